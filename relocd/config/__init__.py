@@ -1,0 +1,5 @@
+"""Settings of the daemon: the value (model), the table of keys (keys), and how a file becomes a value (load)."""
+
+from relocd.config.model import AcceleratorChoice, Compression, Config, LogLevel
+
+__all__ = ["AcceleratorChoice", "Compression", "Config", "LogLevel"]

@@ -1,0 +1,73 @@
+"""The daemon's settings as one frozen value. Which key of the file sets which field: :mod:`relocd.config.keys`."""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import frozen
+
+MIB = 1024 * 1024
+
+
+class Compression(enum.StrEnum):
+    """Which codec the lanes use for pages."""
+
+    AUTO = "auto"  # decided batch by batch from the speed of the link
+    NONE = "none"
+    ZSTD = "zstd"
+
+
+class AcceleratorChoice(enum.StrEnum):
+    """What the qemu driver may use to execute guests. AUTO is KVM where /dev/kvm works, TCG elsewhere."""
+
+    AUTO = "auto"
+    TCG = "tcg"
+    KVM = "kvm"
+
+
+class LogLevel(enum.StrEnum):
+    """The least important message that is logged. The names are those of twisted.logger."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+@frozen
+class Config:
+    """All settings of one daemon. ``Config()`` is what an empty file means.
+
+    The defaults here are the only ones: the table of keys, the sample file and the manual are all made from them.
+    Paths, addresses and names are texts as written; whether they exist is found out by whoever uses them.
+    """
+
+    relocation_server: bool = True
+    relocation_port: int = 8002
+    relocation_address: str = ""  # empty: all addresses
+    hosts_allow: tuple[str, ...] = (r"^localhost$", r"^localhost\.localdomain$")  # empty: nobody
+    lanes: int = 2
+    compression: Compression = Compression.AUTO
+    max_bandwidth_bytes_s: int = 0  # 0: no limit
+    max_downtime_ms: int = 20
+    switchover_timeout_s: float = 10.0
+    connect_timeout_s: float = 10.0
+    handshake_timeout_s: float = 5.0
+    lookup_timeout_s: float = 2.0
+    idle_timeout_s: float = 60.0
+    max_incoming: int = 4
+    max_outgoing: int = 4
+    max_connections: int = 64
+    boot_file_limit_bytes: int = 256 * MIB
+    boot_store_limit_bytes: int = 2048 * MIB
+    disk_paths: tuple[str, ...] = ("/dev", "/var/lib/xen/images", "/var/lib/libvirt/images", "/srv")
+    driver: str = "qemu"
+    qemu_binary: str = "qemu-system-x86_64"
+    qemu_accelerator: AcceleratorChoice = AcceleratorChoice.AUTO
+    qemu_machine: str = "q35"
+    qemu_cpu: str = ""  # empty: the driver's default model
+    console_limit_kib: int = 1024
+    dom0_min_mem_mib: int = 256
+    loglevel: LogLevel = LogLevel.INFO
+    logfile: str = ""  # empty: stderr
