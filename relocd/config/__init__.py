@@ -1,4 +1,4 @@
-"""Settings of the daemon: the value (model), the table of keys (keys), and how a file becomes a value (load)."""
+"""Settings of the daemon: the value (model), the table of keys (keys), how a file becomes a value (load)."""
 
 from relocd.config.model import AcceleratorChoice, Compression, Config, LogLevel
 

@@ -1,0 +1,41 @@
+# All that people and CI do with this tree. `make help` explains.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help packages dev demo test check bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+packages: ## install the system packages that demo, test and bench need (apt, as root)
+	@tests/testbed/install-packages
+
+$(STAMP): constraints.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+dev: $(STAMP) ## make .venv with relocd and everything to work on it
+
+demo: packages dev ## move a real guest between two hosts, live, back, and offline (root, about 2 minutes)
+	@$(BIN)/python -m tests.demo
+
+test: packages dev ## run all tests, the real guests included (root, below 15 minutes)
+	@$(BIN)/python -m pytest
+
+check: dev ## ruff, mypy --strict, the wall
+	@$(BIN)/ruff check relocd tests
+	@$(BIN)/ruff format --check relocd tests
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_wall.py
+
+bench: packages dev ## relocd beside QEMU's own migration, in turn (root, about 10 minutes)
+	@$(BIN)/python -m tests.bench
+
+clean: ## remove what builds and tests left in this tree
+	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

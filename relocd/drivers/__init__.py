@@ -1,0 +1,1 @@
+"""Adapters to hypervisors: one contract (base), one package or module a hypervisor."""

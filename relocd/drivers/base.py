@@ -1,0 +1,159 @@
+"""The contract between relocd and a hypervisor.
+
+A driver knows one hypervisor. It starts domains, lists them and moves their state in and out through a stream
+descriptor; it knows nothing of peers, policy or the journal. The same contract tests (``tests/contracts``) run on
+every driver.
+
+All ``async`` methods are awaited as coroutines of Twisted Deferreds in the reactor thread and must not block it.
+Every failure of the hypervisor is raised as :class:`relocd.errors.DriverError`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from attrs import frozen
+
+from relocd.config import Config
+from relocd.model import DomainConfig, DomainState, DomainStatus, HypervisorFacts, Progress
+
+
+@frozen
+class DriverPaths:
+    """Where a driver may keep things. ``state`` outlives a reboot of the host, ``run`` does not.
+
+    ``boot`` is the store of kernels and ramdisks by content: a file there is named by its lower-case hex SHA-256.
+    """
+
+    state: Path
+    run: Path
+    boot: Path
+    log: Path
+
+
+@frozen
+class DomainChanged:
+    """A domain changed its state without being asked through the driver. ``state`` is None when it is gone."""
+
+    uuid: UUID
+    state: DomainState | None
+    reason: str = ""
+
+
+class Outgoing(Protocol):
+    """One domain on its way out. Whatever fails, ``cancel`` brings it back to what it was."""
+
+    async def start(self, *, live: bool, downtime_limit_ms: int) -> socket.socket:
+        """Begin to stream the domain and return this side's end of the stream (both directions, blocking mode).
+
+        Not live: the domain is paused first. The caller owns the socket and must pass it on or close it.
+        """
+
+    async def progress(self) -> Progress:
+        """Counters of the running transfer."""
+
+    async def paused(self) -> None:
+        """Return once the domain is paused for the switchover and only the last pages and device state are missing.
+
+        Raises DriverError if the hypervisor gave up before; the domain then runs (or is paused) as it was.
+        """
+
+    async def switch_over(self) -> None:
+        """Let the hypervisor send the last pages and the device state."""
+
+    async def finished(self) -> None:
+        """Return once the hypervisor counts its stream as complete and acknowledged; the domain stays paused.
+
+        Raises DriverError if the stream failed; the domain then runs (or is paused) as it was before.
+        """
+
+    async def cancel(self) -> None:
+        """Give up, at any moment before ``release``, finished or not. Idempotent.
+
+        Afterwards the domain is here as it was before ``start``: running, or paused if it was paused.
+        """
+
+    async def release(self) -> None:
+        """Destroy this side's copy, which the target owns now. Idempotent."""
+
+    @property
+    def was_paused(self) -> bool:
+        """The domain was already paused when the relocation began, so it must arrive paused."""
+
+
+class Incoming(Protocol):
+    """One domain on its way in: built, paused and not reachable by the network until ``resume``."""
+
+    async def prepare(self) -> socket.socket:
+        """Build the domain, paused and waiting for its stream; return this side's end of it (see Outgoing.start).
+
+        Boot files must be in the store before.
+        """
+
+    async def loaded(self) -> None:
+        """Return once the hypervisor has loaded the whole stream and could run the domain at once.
+
+        Raises DriverError if it cannot.
+        """
+
+    async def resume(self, *, paused: bool) -> None:
+        """Make the domain this host's own and run it (or leave it paused), connect its network and announce it."""
+
+    async def discard(self) -> None:
+        """Remove every trace of the domain. Idempotent, at any moment before ``resume``."""
+
+
+class Driver(Protocol):
+    """A hypervisor on this host."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Probe the hypervisor and take up the domains that run already. Raises DriverError with the way out."""
+
+    async def stop(self) -> None:
+        """Let go of everything without touching a domain."""
+
+    def facts(self) -> HypervisorFacts:
+        """What the hypervisor offers; fixed after ``start``."""
+
+    def list(self) -> Sequence[DomainStatus]:
+        """All domains of this host, incoming and outgoing included, by id."""
+
+    def get(self, uuid: UUID) -> DomainStatus | None:
+        """One domain."""
+
+    def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
+        """Have ``listener`` called, in the reactor thread, for each change that nobody asked this driver for."""
+
+    async def create(self, config: DomainConfig, *, paused: bool = False) -> DomainStatus:
+        """Start a domain. Empty ``machine``, ``cpu`` and ``accelerator`` are fixed; boot files are put in the store."""
+
+    async def pause(self, uuid: UUID) -> None: ...
+
+    async def unpause(self, uuid: UUID) -> None: ...
+
+    async def shutdown(self, uuid: UUID) -> None:
+        """Ask the guest to power off; returns when asked."""
+
+    async def reboot(self, uuid: UUID) -> None:
+        """Ask the guest to restart; returns when asked."""
+
+    async def destroy(self, uuid: UUID) -> None:
+        """Stop the domain at once and remove what it used. Returns when it is gone."""
+
+    def console_path(self, uuid: UUID) -> Path:
+        """The unix stream socket of the domain's console."""
+
+    def outgoing(self, uuid: UUID) -> Outgoing:
+        """A handle to send a domain out; also for one that a former daemon began to send."""
+
+    def incoming(self, config: DomainConfig) -> Incoming:
+        """A handle to receive a domain; also for one that a former daemon began to receive (same UUID)."""
+
+
+DriverFactory = Callable[[Config, DriverPaths], Driver]
