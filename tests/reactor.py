@@ -9,9 +9,9 @@ Tests stay synchronous: they hand a coroutine over and wait for its result.
         status = run(driver.create(config))             # a coroutine of Deferreds, to its end
         assert status.state is DomainState.RUNNING
 
-What is made in the reactor thread must be used there: go through ``call`` and ``run`` for everything that is not a
-plain value. Since the reactor has its own thread, a test may block (run a client with ``subprocess``, read a
-socket) while a server in the reactor answers it.
+What is made in the reactor thread must be used there: go through ``call`` and ``run`` for everything that is
+not a plain value. Since the reactor has its own thread, a test may block (run a client with ``subprocess``,
+read a socket) while a server in the reactor answers it.
 
 Importing this module installs and starts the reactor. It must be imported before anything imports
 ``twisted.internet.reactor``; modules of relocd import the reactor inside functions only, so the order of the
@@ -24,9 +24,9 @@ import asyncio
 import concurrent.futures
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Coroutine
-from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet import asyncioreactor, process
@@ -39,7 +39,7 @@ DEFAULT_TIMEOUT_S = 60.0
 """How long ``run`` and ``call`` wait before they give up (and cancel): a test that hangs must say where."""
 
 _loop = asyncio.new_event_loop()
-asyncioreactor.install(_loop)
+asyncioreactor.install(_loop)  # type: ignore[no-untyped-call] # Twisted annotates it not
 
 
 def run(coroutine: Coroutine[Deferred[Any], Any, _T], timeout_s: float = DEFAULT_TIMEOUT_S) -> _T:
@@ -64,7 +64,9 @@ def run(coroutine: Coroutine[Deferred[Any], Any, _T], timeout_s: float = DEFAULT
         _reactor().callFromThread(lambda: running[0].cancel())
         with contextlib.suppress(Exception, asyncio.CancelledError):
             started.exception(timeout=10)
-        raise TimeoutError(f"{coroutine.__qualname__} did not end within {timeout_s} s") from None
+        raise TimeoutError(
+            f"{getattr(coroutine, '__qualname__', coroutine)} did not end within {timeout_s} s"
+        ) from None
 
 
 def call(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -82,21 +84,34 @@ def _reactor() -> Any:
     return reactor
 
 
-def _reap(_signum: int, _frame: FrameType | None) -> None:
-    _reactor().callFromThread(process.reapAllProcesses)
-
-
 def _serve() -> None:
     asyncio.set_event_loop(_loop)
     _reactor().run(installSignalHandlers=False)
 
 
+def _reap_children(wakeup: socket.socket) -> None:
+    """Let the reactor learn of the end of its children.
+
+    It cannot set handlers outside the main thread, and a handler in Python would only run once the main
+    thread wakes; the wake-up descriptor is written by whatever thread the kernel interrupts.
+    """
+
+    def reap() -> None:
+        with contextlib.suppress(BlockingIOError):
+            wakeup.recv(4096)
+        process.reapAllProcesses()
+
+    _loop.add_reader(wakeup, reap)
+
+
 def _start() -> None:
-    # The reactor cannot set handlers outside the main thread, and without SIGCHLD it would learn of the end of a
-    # child from its pipes alone.
-    signal.signal(signal.SIGCHLD, _reap)
+    reading, writing = socket.socketpair()
+    for end in (reading, writing):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
+    signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
     threading.Thread(target=_serve, name="reactor", daemon=True).start()
-    call(lambda: None)
+    call(_reap_children, reading)
 
 
 _start()
