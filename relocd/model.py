@@ -102,12 +102,17 @@ class DomainConfig:
 
 @frozen
 class DomainStatus:
-    """A domain as it is now. ``id`` counts up per host and start of a domain, as xm's domid did."""
+    """A domain as it is now. ``id`` counts up per host and start of a domain, as xm's domid did.
+
+    ``resident_mib`` is how much of the host's memory the domain's process holds already; the rest of what it was
+    promised is still counted as available by the operating system.
+    """
 
     config: DomainConfig
     id: int
     state: DomainState
     cpu_time_s: float = 0.0
+    resident_mib: int = 0
 
     @property
     def name(self) -> str:
