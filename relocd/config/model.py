@@ -1,4 +1,4 @@
-"""The daemon's settings as one frozen value. Which key of the file sets which field: :mod:`relocd.config.keys`."""
+"""The daemon's settings as one frozen value. Which key sets which field: :mod:`relocd.config.keys`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class LogLevel(enum.StrEnum):
 class Config:
     """All settings of one daemon. ``Config()`` is what an empty file means.
 
-    The defaults here are the only ones: the table of keys, the sample file and the manual are all made from them.
-    Paths, addresses and names are texts as written; whether they exist is found out by whoever uses them.
+    The defaults here are the only ones: the table of keys, the sample file and the manual follow them. Paths,
+    addresses and names are texts as written; whether they exist is found out by whoever uses them.
     """
 
     relocation_server: bool = True
