@@ -1,0 +1,301 @@
+"""What the daemon and a carrier say to each other, as values and as JSON.
+
+Each message is one datagram on a unix SOCK_SEQPACKET socket: a JSON object whose ``do`` (daemon to carrier)
+or ``event`` (carrier to daemon) names it, with exactly the fields of its class. Descriptors travel beside a
+command (SCM_RIGHTS); each command says how many belong to it, and in which order. Pure: no sockets here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from attrs import Attribute, asdict, field, fields, frozen
+
+from relocd.errors import ProtocolError
+from relocd.pages.choice import Compression
+from relocd.pages.frames import LANES_MAX
+
+DATAGRAM_BYTES_MAX: Final = 64 << 10
+"""Longest message, either way."""
+FILES_MAX: Final = 16
+"""Boot files of one relocation; a kernel and a ramdisk are two."""
+DESCRIPTORS_MAX: Final = LANES_MAX + FILES_MAX
+
+_COUNT_MAX: Final = (1 << 63) - 1
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def _count(_: object, attribute: Attribute[int], value: object) -> None:
+    if type(value) is not int or not 0 <= value <= _COUNT_MAX:
+        raise ValueError(f"{attribute.name} must be a whole number, not {value!r:.80}")
+
+
+def _lanes(_: object, attribute: Attribute[int], value: object) -> None:
+    if type(value) is not int or not 1 <= value <= LANES_MAX:
+        raise ValueError(f"{attribute.name} must be 1 to {LANES_MAX}, not {value!r:.80}")
+
+
+def _text(_: object, attribute: Attribute[str], value: object) -> None:
+    if type(value) is not str:
+        raise ValueError(f"{attribute.name} must be text, not {value!r:.80}")
+
+
+def _sha256(_: object, attribute: Attribute[str], value: object) -> None:
+    if type(value) is not str or not _SHA256.fullmatch(value):
+        raise ValueError(f"{attribute.name} must be 64 lower-case hex digits")
+
+
+def _digest(_: object, attribute: Attribute[str], value: object) -> None:
+    if type(value) is not str or not _DIGEST.fullmatch(value):
+        raise ValueError(f"{attribute.name} must be 32 lower-case hex digits")
+
+
+@frozen
+class FileSpec:
+    """A boot file as both ends agreed on it: its size in bytes and its SHA-256 in lower-case hex."""
+
+    size_bytes: int = field(validator=_count)
+    sha256: str = field(validator=_sha256)
+
+
+def _files(value: object) -> tuple[FileSpec, ...]:
+    if not isinstance(value, list | tuple) or len(value) > FILES_MAX:
+        raise ValueError(f"files must be a list of at most {FILES_MAX}")
+    return tuple(spec if isinstance(spec, FileSpec) else _build(FileSpec, spec) for spec in value)
+
+
+# -- daemon to carrier ----------------------------------------------------------------------------------
+
+
+@frozen
+class Send:
+    """Be the source: send these files, then wait for ``Stream``. Descriptors: the lanes, then one readable
+    per file."""
+
+    lanes: int = field(validator=_lanes)
+    compression: Compression = field(default=Compression.AUTO, converter=Compression)
+    files: tuple[FileSpec, ...] = field(default=(), converter=_files)
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors travel beside it."""
+        return self.lanes + len(self.files)
+
+
+@frozen
+class Receive:
+    """Be the target. Descriptors: the lanes, then one writable per file, each empty.
+
+    ``stream_bytes_max`` limits the hypervisor's stream, 0 does not.
+    """
+
+    lanes: int = field(validator=_lanes)
+    files: tuple[FileSpec, ...] = field(default=(), converter=_files)
+    stream_bytes_max: int = field(default=0, validator=_count)
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors travel beside it."""
+        return self.lanes + len(self.files)
+
+
+@frozen
+class Stream:
+    """Here is the hypervisor: start to move its stream. Descriptor: this side's end of the stream socket."""
+
+    descriptors: ClassVar[int] = 1
+
+
+@frozen
+class AskDigest:
+    """What is the digest of all that was moved so far? On the target: written to the hypervisor."""
+
+    descriptors: ClassVar[int] = 0
+
+
+@frozen
+class Limit:
+    """Put at most this many bytes per second on the lanes from now on; 0 lifts the limit."""
+
+    bytes_per_s: int = field(validator=_count)
+
+    descriptors: ClassVar[int] = 0
+
+
+@frozen
+class Quit:
+    """End now, in good order: everything that mattered is done."""
+
+    descriptors: ClassVar[int] = 0
+
+
+Command = Send | Receive | Stream | AskDigest | Limit | Quit
+
+
+# -- carrier to daemon ----------------------------------------------------------------------------------
+
+
+@frozen
+class CarrierReady:
+    """Started and without privileges; commands are read from now on."""
+
+
+@frozen
+class CarrierProgress:
+    """Counters since the start. ``wire_bytes`` counts lanes, frames and all; ``stream_bytes`` the
+    hypervisor's stream.
+
+    ``saved_zero_bytes``: content of zero pages, which are only counted; ``saved_compression_bytes``: what
+    zstd took off.
+    """
+
+    wire_bytes: int = field(default=0, validator=_count)
+    stream_bytes: int = field(default=0, validator=_count)
+    pages: int = field(default=0, validator=_count)
+    zero_pages: int = field(default=0, validator=_count)
+    saved_zero_bytes: int = field(default=0, validator=_count)
+    saved_compression_bytes: int = field(default=0, validator=_count)
+
+
+@frozen
+class CarrierFile:
+    """On the target: the file at ``index`` is complete and has the size and SHA-256 that were agreed on."""
+
+    index: int = field(validator=_count)
+
+
+@frozen
+class CarrierFilesDone:
+    """All files are complete (target) or handed to the lanes (source)."""
+
+
+@frozen
+class Totals:
+    """What was moved: bytes of the hypervisor's stream, batches they came in, digest as 32 hex digits."""
+
+    stream_bytes: int = field(validator=_count)
+    batches: int = field(validator=_count)
+    digest: str = field(validator=_digest)
+
+
+def _totals(value: object) -> Totals:
+    return value if isinstance(value, Totals) else _build(Totals, value)
+
+
+def _counters(value: object) -> CarrierProgress:
+    return value if isinstance(value, CarrierProgress) else _build(CarrierProgress, value)
+
+
+@frozen
+class CarrierDigest:
+    """The answer to ``AskDigest``."""
+
+    totals: Totals = field(converter=_totals)
+
+
+@frozen
+class CarrierEnded:
+    """The stream ended in good order. Source: the hypervisor closed it and all is handed to the lanes, the
+    END frame last; whether the hypervisor was content is for its driver to say. Target: all is written to the
+    hypervisor, and size and digest are what the source announced. The return path is still relayed after
+    this."""
+
+    totals: Totals = field(converter=_totals)
+    counters: CarrierProgress = field(converter=_counters)
+
+
+@frozen
+class CarrierFailed:
+    """The relocation cannot go on; the carrier has closed everything and exits. ``code`` is one of
+    relocd.errors."""
+
+    code: str = field(validator=_text)
+    text: str = field(validator=_text)
+
+
+Event = (
+    CarrierReady
+    | CarrierProgress
+    | CarrierFile
+    | CarrierFilesDone
+    | CarrierDigest
+    | CarrierEnded
+    | CarrierFailed
+)
+
+_COMMANDS: Final[Mapping[str, type[Command]]] = {
+    "send": Send,
+    "receive": Receive,
+    "stream": Stream,
+    "digest": AskDigest,
+    "limit": Limit,
+    "quit": Quit,
+}
+_EVENTS: Final[Mapping[str, type[Event]]] = {
+    "ready": CarrierReady,
+    "progress": CarrierProgress,
+    "file": CarrierFile,
+    "files-done": CarrierFilesDone,
+    "digest": CarrierDigest,
+    "ended": CarrierEnded,
+    "failed": CarrierFailed,
+}
+_VERBS: Final = {cls: verb for verb, cls in _COMMANDS.items()}
+_NAMES: Final = {cls: name for name, cls in _EVENTS.items()}
+
+
+def dump_command(command: Command) -> bytes:
+    """The datagram of a command."""
+    return _dump("do", _VERBS[type(command)], command)
+
+
+def dump_event(event: Event) -> bytes:
+    """The datagram of an event."""
+    return _dump("event", _NAMES[type(event)], event)
+
+
+def parse_command(datagram: bytes) -> Command:
+    """Read a command. Raises ProtocolError that names what is wrong."""
+    command: Command = _parse(datagram, "do", _COMMANDS)
+    return command
+
+
+def parse_event(datagram: bytes) -> Event:
+    """Read an event. Raises ProtocolError that names what is wrong."""
+    event: Event = _parse(datagram, "event", _EVENTS)
+    return event
+
+
+def _dump(key: str, name: str, message: Any) -> bytes:
+    return json.dumps({key: name} | asdict(message)).encode()
+
+
+def _parse(datagram: bytes, key: str, table: Mapping[str, type[Any]]) -> Any:
+    if len(datagram) > DATAGRAM_BYTES_MAX:
+        raise ProtocolError(f"a control message is longer than {DATAGRAM_BYTES_MAX} bytes")
+    try:
+        given = json.loads(datagram)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a control message is not JSON: {error}") from None
+    name = given.pop(key, None) if isinstance(given, dict) else None
+    if not isinstance(name, str) or name not in table:
+        raise ProtocolError(f"a control message has no known '{key}': {name!r:.80}")
+    try:
+        return _build(table[name], given)
+    except (ValueError, TypeError) as error:
+        raise ProtocolError(f"control message '{name}': {error}") from None
+
+
+def _build(cls: type[Any], given: object) -> Any:
+    if not isinstance(given, dict):
+        raise ValueError(f"an object is needed, not {given!r:.80}")
+    wanted = [attribute.name for attribute in fields(cls)]
+    if set(given) != set(wanted):
+        raise ValueError(
+            f"fields must be {', '.join(wanted) or 'none'}, not {', '.join(map(str, given)) or 'none'}"
+        )
+    return cls(**given)

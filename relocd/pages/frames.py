@@ -1,0 +1,194 @@
+"""Lane frames: a fixed header, then a payload. ``docs/page-stream.md`` has the layout in words.
+
+Everything a peer says is checked here before memory is taken for it: the header alone decides, by a table,
+whether a payload of that kind, codec and size may exist. Checksums find damage (a flipped bit, a frame cut
+short), not malice; that a frame comes from the right peer is the business of the connection it arrives on.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final
+
+import xxhash
+from attrs import frozen
+
+from relocd.errors import StreamError
+from relocd.pages.items import Buffer
+
+MAGIC: Final = b"rlpF"
+VERSION: Final = 1
+
+_HEADER: Final = struct.Struct("!4sBBBBQIIQ")
+_SUMMED: Final = struct.Struct("!4sBBBBQII")  # the header without its checksum
+HEADER_BYTES: Final = _HEADER.size
+
+BATCH_BYTES_MAX: Final = 2 << 20
+"""Hard limit of a batch, decoded or on the wire [bytes]. Senders aim at a quarter MiB
+(``batch.TARGET_BYTES``)."""
+CHUNK_BYTES_MAX: Final = 256 << 10
+"""Limit of one piece of a boot file [bytes]."""
+RETURN_BYTES_MAX: Final = 64 << 10
+"""Limit of one piece of the hypervisor's return path [bytes]; QEMU's is 16 bytes in a healthy relocation."""
+ABORT_BYTES_MAX: Final = 1 << 10
+"""Limit of the reason in an ABORT [bytes of UTF-8]."""
+
+WINDOW: Final = 16
+"""Frames that may be out of order. A sender hands no frame to a lane whose sequence is this much or more
+above the oldest one not yet wholly handed to its lane; a receiver keeps this many sequences open. Without the
+rule two lanes could wait for each other for ever."""
+LANES_MAX: Final = WINDOW - 1
+
+
+class Kind(enum.IntEnum):
+    """What a frame carries. Zero is invalid on purpose: cleared memory must not look like a frame."""
+
+    BATCH = 1  # items of the hypervisor's stream
+    RETURN = 2  # bytes of the hypervisor's return path, target to source; empty: it ended
+    FILE = 3  # a piece of a boot file
+    FILE_END = 4  # the boot file is complete
+    END = 5  # the stream is complete: totals and digest
+    ABORT = 6  # the sender gives up: the reason as text; sequence 0
+
+
+class Codec(enum.IntEnum):
+    """How a payload is written. Zero is "as it is", since most frames are."""
+
+    RAW = 0
+    ZSTD = 1
+
+
+_FILE_END: Final = struct.Struct("!IQ")
+_END: Final = struct.Struct("!QQ16s")
+
+_SIZES: Final[dict[Kind, tuple[int, int]]] = {
+    Kind.BATCH: (1, BATCH_BYTES_MAX),
+    Kind.RETURN: (0, RETURN_BYTES_MAX),
+    Kind.FILE: (1, CHUNK_BYTES_MAX),
+    Kind.FILE_END: (_FILE_END.size, _FILE_END.size),
+    Kind.END: (_END.size, _END.size),
+    Kind.ABORT: (0, ABORT_BYTES_MAX),
+}
+_COMPRESSIBLE: Final = frozenset({Kind.BATCH})
+
+
+@frozen
+class Header:
+    """A frame's header that passed all checks but the checksum. Sizes in bytes."""
+
+    kind: Kind
+    codec: Codec
+    sequence: int
+    decoded_bytes: int
+    wire_bytes: int
+    checksum: int
+
+
+def pack(kind: Kind, sequence: int, payload: Buffer, *, decoded_bytes: int | None = None) -> bytes:
+    """The header for ``payload`` as it goes on the wire; ``decoded_bytes`` says that it is compressed."""
+    codec = Codec.RAW if decoded_bytes is None else Codec.ZSTD
+    size = len(payload)
+    decoded = size if decoded_bytes is None else decoded_bytes
+    summed = _SUMMED.pack(MAGIC, VERSION, kind, codec, 0, sequence, decoded, size)
+    return summed + _checksum(summed, payload).to_bytes(8, "big")
+
+
+def unpack(header: Buffer) -> Header:
+    """Check a header of HEADER_BYTES. Raises StreamError with the reason; needs no payload."""
+    magic, version, kind_code, codec_code, reserved, sequence, decoded, wire, checksum = _HEADER.unpack(
+        header
+    )
+    if magic != MAGIC:
+        raise StreamError("a lane carries something that is not a frame")
+    if version != VERSION:
+        raise StreamError(f"a frame has version {version}, only {VERSION} is known")
+    if reserved:
+        raise StreamError("a frame has reserved bits set")
+    if kind_code not in _KINDS or codec_code not in _CODECS:
+        raise StreamError(f"a frame has unknown kind {kind_code} or codec {codec_code}")
+    found = Header(_KINDS[kind_code], _CODECS[codec_code], sequence, decoded, wire, checksum)
+    _check_sizes(found)
+    return found
+
+
+def verify(header: Header, payload: Buffer) -> None:
+    """Check the payload against its header. Raises StreamError."""
+    summed = _SUMMED.pack(
+        MAGIC, VERSION, header.kind, header.codec, 0, header.sequence, header.decoded_bytes, header.wire_bytes
+    )
+    if len(payload) != header.wire_bytes or _checksum(summed, payload) != header.checksum:
+        raise StreamError(f"frame {header.sequence} was damaged on its way: its checksum is wrong")
+
+
+@frozen
+class FileEnd:
+    """Payload of FILE_END: which file (counting from 0, in the order agreed on) and how many bytes it had."""
+
+    index: int
+    size_bytes: int
+
+    def to_bytes(self) -> bytes:
+        """The payload."""
+        return _FILE_END.pack(self.index, self.size_bytes)
+
+    @classmethod
+    def from_bytes(cls, payload: Buffer) -> FileEnd:
+        """From a payload whose size ``unpack`` has checked."""
+        return cls(*_FILE_END.unpack(payload))
+
+
+@frozen
+class End:
+    """Payload of END: bytes of the hypervisor's stream, batches they came in, and the stream's digest."""
+
+    stream_bytes: int
+    batches: int
+    digest: bytes
+
+    def to_bytes(self) -> bytes:
+        """The payload."""
+        return _END.pack(self.stream_bytes, self.batches, self.digest)
+
+    @classmethod
+    def from_bytes(cls, payload: Buffer) -> End:
+        """From a payload whose size ``unpack`` has checked."""
+        return cls(*_END.unpack(payload))
+
+
+def abort_payload(reason: str) -> bytes:
+    """The payload of an ABORT, cut to what is allowed."""
+    return reason.encode("utf-8", "replace")[:ABORT_BYTES_MAX]
+
+
+def abort_reason(payload: Buffer) -> str:
+    """The text of an ABORT, made harmless for a log: the peer chose these bytes."""
+    text = bytes(payload).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+_KINDS: Final = {int(kind): kind for kind in Kind}
+_CODECS: Final = {int(codec): codec for codec in Codec}
+
+
+def _check_sizes(header: Header) -> None:
+    least, most = _SIZES[header.kind]
+    if not least <= header.decoded_bytes <= most:
+        raise StreamError(
+            f"a {header.kind.name} frame announces {header.decoded_bytes} bytes, not {least} to {most}"
+        )
+    if header.codec is Codec.RAW and header.wire_bytes != header.decoded_bytes:
+        raise StreamError("an uncompressed frame announces two different sizes")
+    if header.codec is Codec.ZSTD:
+        if header.kind not in _COMPRESSIBLE:
+            raise StreamError(f"a {header.kind.name} frame is never compressed")
+        if not 0 < header.wire_bytes < header.decoded_bytes:
+            raise StreamError("a compressed frame is not smaller than its content")
+    if header.kind is Kind.ABORT and header.sequence:
+        raise StreamError("an ABORT frame has no place in the sequence")
+
+
+def _checksum(summed: bytes, payload: Buffer) -> int:
+    state = xxhash.xxh3_64(summed)
+    state.update(payload)
+    return int(state.intdigest())
