@@ -1,0 +1,1 @@
+"""The commands ``relocctl`` and, for those who are used to it, ``xm``: clients of relocd's control socket."""

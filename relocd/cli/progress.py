@@ -1,0 +1,173 @@
+"""What a running relocation looks like: a bar on a terminal, some plain lines elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from attrs import define, field
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from relocd.cli.client import JsonObject
+from relocd.cli.failures import printable
+from relocd.cli.render import duration_text, size_text
+
+LINE_INTERVAL_S = 1.0
+"""Plain lines go into logs: at most one a second."""
+
+BAR_WIDTH = 16
+"""Cells. With the longest texts beside it the whole line fits 80 columns for a name of 12 characters."""
+
+PHASES = {
+    "connect": "connecting",
+    "preflight": "checking",
+    "files": "boot files",
+    "memory": "memory",
+    "switchover": "switchover",
+    "commit": "hand-over",
+    "resume": "resuming",
+}
+
+
+class View(Protocol):
+    """Shows one relocation, as a context: ``update`` gets each progress object of docs/control.md."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def update(self, event: JsonObject) -> None: ...
+
+
+def view_for(domain: str, host: str, stream: TextIO | None = None) -> View:
+    """The view for people: a bar if ``stream`` (stderr unless given) is a terminal, else lines."""
+    stream = stream or sys.stderr
+    title = printable(f"{domain} to {host}")
+    return BarView(title, stream) if stream.isatty() else LineView(title, stream)
+
+
+@define
+class _Reading:
+    """Numbers out of progress objects, of which any may be missing. ``percent`` never runs backwards."""
+
+    percent: float = 0.0
+    step: str = ""
+    numbers: str = ""
+    eta: str = ""
+
+    def take(self, event: JsonObject) -> None:
+        self.percent = max(self.percent, min(100.0, _number(event, "percent")))
+        phase = str(event.get("phase") or "")
+        self.step = printable(PHASES.get(phase, phase))
+        if phase == "memory" and event.get("round"):
+            self.step += f", round {int(_number(event, 'round'))}"
+        rate, remaining = _number(event, "rate_bytes_s"), _number(event, "remaining_bytes")
+        texts = [f"{size_text(rate)}/s"] if rate else []
+        texts += [f"{size_text(remaining)} left"] if remaining else []
+        self.numbers = ", ".join(texts)
+        self.eta = self._eta(_number(event, "elapsed_s"))
+
+    def _eta(self, elapsed_s: float) -> str:
+        """Elapsed time continued in proportion; nothing while that would be a mere guess."""
+        if not 2.0 <= self.percent < 100.0 or elapsed_s <= 0:
+            return ""
+        return f"ETA {duration_text(elapsed_s * (100.0 - self.percent) / self.percent)}"
+
+
+def _number(event: JsonObject, key: str) -> float:
+    value = event.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+class BarView:
+    """A progress bar that vanishes at the end; the caller leaves a summary in its place."""
+
+    def __init__(self, title: str, stream: TextIO) -> None:
+        self._reading = _Reading()
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[step]}", markup=False),
+            BarColumn(bar_width=BAR_WIDTH),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            TextColumn("{task.fields[eta]}", markup=False),
+            console=Console(file=stream, highlight=False),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task(title, total=100.0, step="starting", numbers="", eta="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, event: JsonObject) -> None:
+        """Move the bar."""
+        now = self._reading
+        now.take(event)
+        self._bar.update(self._task, completed=now.percent, step=now.step, numbers=now.numbers, eta=now.eta)
+
+
+@define
+class LineView:
+    """One line when the phase or the round has changed, at most one a second."""
+
+    title: str
+    stream: TextIO
+    clock: Callable[[], float] = time.monotonic
+    _reading: _Reading = field(factory=_Reading, init=False)
+    _shown: str = field(default="", init=False)
+    _shown_at: float | None = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def update(self, event: JsonObject) -> None:
+        """Print a line if there is a new step and the last line is a second old."""
+        now = self._reading
+        now.take(event)
+        moment = self.clock()
+        if now.step == self._shown or (
+            self._shown_at is not None and moment - self._shown_at < LINE_INTERVAL_S
+        ):
+            return
+        self._shown, self._shown_at = now.step, moment
+        details = ", ".join(text for text in (f"{now.percent:.0f}%", now.numbers, now.eta) if text)
+        print(f"{self.title}: {now.step} ({details})", file=self.stream, flush=True)
+
+
+@define
+class JsonView:
+    """Every progress object as a line of JSON."""
+
+    stream: TextIO
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def update(self, event: JsonObject) -> None:
+        """Print the object."""
+        print(json.dumps(event), file=self.stream, flush=True)

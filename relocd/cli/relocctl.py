@@ -1,0 +1,284 @@
+"""relocctl: asks the relocation daemon of this host. ``relocctl --help`` explains itself."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from relocd import __version__
+from relocd.cli import commands, console, domainfile, failures, render
+from relocd.cli.client import DEFAULT_SOCKET, SOCKET_VARIABLE, Client, JsonObject, socket_path
+from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS, plain_table
+from relocd.cli.progress import JsonView, View, view_for
+from relocd.errors import RelocdError, UsageError
+
+GROUP_EPILOG = f"""\b
+Examples:
+  relocctl create web.cfg memory=512      start a domain
+  relocctl list                           what runs here
+  relocctl check web hostb                could web move to hostb? moves nothing
+  relocctl migrate --live web hostb       move it while its guest works
+
+DOMAIN is a name, an id or a UUID, tried in this order. HOST is a name or an
+address; relocd must run there and allow this host to relocate to it.
+
+\b
+Exit codes:
+{plain_table()}
+"""
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(epilog=GROUP_EPILOG, context_settings=CONTEXT)
+@click.option(
+    "--socket",
+    "socket",
+    metavar="PATH",
+    help=f"relocd's control socket. Default: ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET}.",
+)
+@click.version_option(__version__, prog_name="relocctl")
+@click.pass_context
+def cli(context: click.Context, socket: str | None) -> None:
+    """Ask the relocation daemon (relocd) of this host: start and stop domains, and move them to other hosts.
+
+    Every command takes --json and then prints JSON for programs, errors included.
+    'relocctl COMMAND --help' explains a command.
+    """
+    context.obj = Client(socket_path(socket))
+
+
+def verb(name: str | None = None, *, epilog: str = "") -> Callable[[Callable[..., int]], click.Command]:
+    """Make a function a command: with ``--json``, and with errors in JSON too. It returns the exit code."""
+
+    def decorate(function: Callable[..., int]) -> click.Command:
+        def run(client: Client, /, as_json: bool, **arguments: Any) -> int:
+            try:
+                return function(client, as_json=as_json, **arguments)
+            except RelocdError as error:
+                if as_json:
+                    echo_json(failures.error_object(error))
+                raise
+
+        command = functools.update_wrapper(click.pass_obj(run), function)
+        option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+        return cli.command(name, epilog=epilog)(option(command))
+
+    return decorate
+
+
+domain_argument = click.argument("domain")
+host_argument = click.argument("host")
+port_option = click.option(
+    "--port",
+    "-p",
+    type=click.IntRange(1, 65535),
+    help="Relocation port of HOST. Default: the one this host uses itself.",
+)
+
+
+def echo_json(value: object) -> None:
+    """Print one JSON value on one line."""
+    click.echo(json.dumps(value))
+
+
+def answer(as_json: bool, reply: JsonObject | list[JsonObject], text: str) -> int:
+    """Print what relocd said, for a program or for a person."""
+    if as_json:
+        echo_json(reply)
+    else:
+        click.echo(text)
+    return SUCCESS
+
+
+@verb(
+    epilog="""\b
+Examples:
+  relocctl create web.cfg
+  relocctl create web.cfg name=web2 memory=512 --paused
+  sed s/OLD/NEW/ web.cfg | relocctl create -
+""",
+)
+@click.option("--paused", is_flag=True, help="Do not let the guest run yet ('relocctl unpause' does).")
+@click.option("--console", "attach", is_flag=True, help="Attach to the domain's console once it is started.")
+@click.argument("operands", nargs=-1, required=True, metavar="FILE [KEY=VALUE]...")
+def create(client: Client, as_json: bool, paused: bool, attach: bool, operands: tuple[str, ...]) -> int:
+    """Start a domain as FILE describes it.
+
+    FILE is a domain file ('key = value' lines as xm and xl read them, or an S-expression); '-' reads it from
+    stdin. It is parsed, never executed. KEY=VALUE settings win over the file.
+    """
+    if attach and as_json:
+        raise UsageError("--console cannot go with --json.", hint="Run 'relocctl console' afterwards.")
+    files, settings = domainfile.split_operands(operands)
+    created = commands.create(client, domainfile.read(domainfile.only_file(files)), settings, paused=paused)
+    for warning in created.warnings:
+        failures.report(warning, prefix="Warning: ")
+    domain = created.domain
+    answer(as_json, created.reply, f"Started domain {domain.name} (id={domain.id})")
+    return _attach(client, domain.uuid) if attach else SUCCESS
+
+
+@verb("list")
+@click.argument("domain", required=False)
+def list_(client: Client, as_json: bool, domain: str | None) -> int:
+    """Show the domains of this host, or one of them.
+
+    'outgoing' is a domain at the end of its relocation, paused, which the other host may own already;
+    'incoming' is being received and not this host's own yet. --json prints an array of objects.
+    """
+    found = commands.domains(client, domain)
+    return answer(as_json, [d.raw for d in found], render.domains_table(found))
+
+
+@verb()
+def info(client: Client, as_json: bool) -> int:
+    """Show facts about this host and its daemon."""
+    reply = commands.info(client)
+    return answer(as_json, reply, render.info_text(reply))
+
+
+@verb(epilog=f"Exits with {REFUSED} if a check fails. A warning does not stop a relocation.")
+@domain_argument
+@host_argument
+@port_option
+def check(client: Client, as_json: bool, domain: str, host: str, port: int | None) -> int:
+    """Find out whether DOMAIN can move to HOST, without moving it.
+
+    Shows every check with its reason, and what to do about those that fail. 'migrate' makes the same checks.
+    """
+    preflight = commands.check(client, domain, host, port=port)
+    answer(as_json, preflight.reply, render.preflight_text(preflight, domain, host))
+    return SUCCESS if preflight.passed else REFUSED
+
+
+@verb(
+    epilog="""\b
+Examples:
+  relocctl migrate --live web hostb
+  relocctl migrate web 192.0.2.7 --port 8012
+  relocctl migrate --live --json web hostb | tail -1
+
+Whatever goes wrong before the hand-over leaves the domain on this host, as it
+was. Ctrl-C ends the command, not the relocation. --json prints a line for every
+step and last, also after a failure, the outcome.
+""",
+)
+@click.option("--live", "-l", is_flag=True, help="Let the guest work while its memory moves.")
+@domain_argument
+@host_argument
+@port_option
+def migrate(client: Client, as_json: bool, live: bool, domain: str, host: str, port: int | None) -> int:
+    """Move DOMAIN to HOST.
+
+    On a terminal a bar shows how far it is; elsewhere a line is printed for every step.
+    """
+    view: View = JsonView(sys.stdout) if as_json else view_for(domain, host)
+    with view:
+        outcome = commands.migrate(client, domain, host, live=live, port=port, on_progress=view.update)
+    if as_json:
+        echo_json(outcome.raw)
+    elif outcome.completed:
+        click.echo(render.summary(outcome))
+    if not outcome.completed:
+        prefix = "" if outcome.status == INTERRUPTED else "Error: "
+        failures.report(outcome.error, outcome.hint, prefix=prefix)
+    return outcome.status
+
+
+@verb()
+@domain_argument
+def pause(client: Client, as_json: bool, domain: str) -> int:
+    """Stop the processors of DOMAIN; its memory stays as it is."""
+    paused = commands.pause(client, domain)
+    return answer(as_json, paused.raw, f"Domain '{paused.name}' is paused.")
+
+
+@verb()
+@domain_argument
+def unpause(client: Client, as_json: bool, domain: str) -> int:
+    """Let a paused DOMAIN go on."""
+    unpaused = commands.unpause(client, domain)
+    return answer(as_json, unpaused.raw, f"Domain '{unpaused.name}' goes on.")
+
+
+@verb()
+@click.option("--wait", "-w", is_flag=True, help="Return when the domain has powered off.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long at most."
+)
+@domain_argument
+def shutdown(client: Client, as_json: bool, wait: bool, timeout: float | None, domain: str) -> int:
+    """Ask the guest of DOMAIN to power off.
+
+    The guest decides whether and when it does; 'relocctl destroy' does not ask.
+    """
+    asked = commands.shutdown(client, domain)
+    if not wait:
+        return answer(as_json, asked.raw, f"Asked the guest of '{asked.name}' to power off.")
+    commands.wait_until_ended(client, [asked], lambda _: None, timeout_s=timeout)
+    return answer(as_json, asked.raw, f"Domain '{asked.name}' has powered off.")
+
+
+@verb()
+@domain_argument
+def reboot(client: Client, as_json: bool, domain: str) -> int:
+    """Ask the guest of DOMAIN to restart."""
+    asked = commands.reboot(client, domain)
+    return answer(as_json, asked.raw, f"Asked the guest of '{asked.name}' to restart.")
+
+
+@verb()
+@domain_argument
+def destroy(client: Client, as_json: bool, domain: str) -> int:
+    """Stop DOMAIN at once, as if its power were cut."""
+    destroyed = commands.destroy(client, domain)
+    return answer(as_json, destroyed.raw, f"Domain '{destroyed.name}' is destroyed.")
+
+
+@verb("console", epilog="--json does not attach; it prints the paths of the console's socket and of its log.")
+@domain_argument
+def console_(client: Client, as_json: bool, domain: str) -> int:
+    """Attach this terminal to the console of DOMAIN. Ctrl-] leaves.
+
+    If stdin is a pipe or a file, its bytes are sent, and the guest's answer is shown until it is silent.
+    """
+    if as_json:
+        echo_json(commands.console(client, domain).reply)
+        return SUCCESS
+    return _attach(client, domain)
+
+
+def _attach(client: Client, domain: str) -> int:
+    place = commands.console(client, domain)
+    console.attach(domain, place.path)
+    return SUCCESS
+
+
+def _run() -> int:
+    try:
+        return int(cli.main(prog_name="relocctl", standalone_mode=False) or SUCCESS)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return UsageError.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if isinstance(context, click.Context) else "relocctl"
+        raise UsageError(error.format_message(), hint=f"'{command} --help' explains the command.") from None
+    except click.Abort:
+        raise KeyboardInterrupt from None
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(failures.guarded(_run))
+
+
+if __name__ == "__main__":
+    main()
