@@ -8,7 +8,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from relocd.errors import ConfigError, ProtocolError
-from relocd.sxp import Atom, Node, SList, dumps, parse_one
+from relocd.sxp import Atom, Node, SList, Value, dumps, parse_one
 
 #: Texts of peers that end up in logs and on terminals are cut to this many characters.
 MAX_TEXT = 1000
@@ -22,8 +22,8 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\U0010ffff]+")
 class Fields:
     """The fields of one received message. Every getter raises ProtocolError naming message and field.
 
-    Unknown fields are skipped, but for those whose name ends in ``!``: their sender says that the message cannot be
-    understood without them.
+    Unknown fields are skipped, but for those whose name ends in ``!``: their sender says that the message
+    cannot be understood without them.
     """
 
     def __init__(self, message: str, values: dict[str, tuple[Node, ...]]) -> None:
@@ -164,6 +164,6 @@ def read_line(line: bytes) -> tuple[str, Fields]:
     return head, Fields(head, values)
 
 
-def write_line(head: str, fields: Iterable[tuple[object, ...]] = ()) -> bytes:
+def write_line(head: str, fields: Iterable[tuple[Value, ...]] = ()) -> bytes:
     """The opposite of read_line, newline included."""
     return dumps((head, *fields)).encode("utf-8") + b"\n"

@@ -1,0 +1,5 @@
+"""``python -m relocd`` is the daemon."""
+
+from relocd.daemon.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The daemon: thin shells around the pure core, wired together in ``service``."""

@@ -1,0 +1,182 @@
+"""Start a carrier, give it descriptors, hear what it says (relocd.carrier.control)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from relocd.carrier.control import (
+    DATAGRAM_BYTES_MAX,
+    AskDigest,
+    CarrierFailed,
+    Command,
+    Event,
+    FileSpec,
+    Limit,
+    Quit,
+    Receive,
+    Send,
+    Stream,
+    dump_command,
+    parse_event,
+)
+from relocd.config import Config
+from relocd.errors import ProtocolError, StreamError
+from relocd.host.bootstore import Arrival
+from relocd.model import BootFile
+from relocd.pages.choice import Compression
+
+#: The descriptor number of the control socket in the carrier.
+CONTROL_FD = 3
+
+#: A carrier that was told to quit and is still there after this many seconds is killed.
+QUIT_WAIT_S = 5.0
+
+
+@implementer(IReadDescriptor)
+class Carrier:
+    """One carrier process. ``on_event`` hears everything it says, and CarrierFailed if it dies unasked."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, on_event: Callable[[Event], None]) -> None:
+        self._reactor = reactor
+        self._on_event = on_event
+        self._closed = False
+        self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+
+    @classmethod
+    def start(cls, reactor: Any, on_event: Callable[[Event], None]) -> Carrier:
+        """Start the process. It needs some tenths of a second, so start it before it is needed."""
+        carrier = cls(reactor, on_event)
+        carrier._spawn()
+        return carrier
+
+    def _spawn(self) -> None:
+        arguments = [sys.executable, "-P", "-m", "relocd.carrier", "--control-fd", str(CONTROL_FD)]
+        environment = {key: os.environ[key] for key in ("PATH", "LANG", "PYTHONPATH") if key in os.environ}
+        descriptors = {0: 2, 1: 2, 2: 2, CONTROL_FD: self._theirs.fileno()}
+        self._process = self._reactor.spawnProcess(
+            _Watcher(self), sys.executable, arguments, env=environment, childFDs=descriptors
+        )
+        self._theirs.close()
+        self._reactor.addReader(self)
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def send_domain(
+        self, lanes: Sequence[socket.socket], files: Sequence[BootFile], boot_dir: Path, config: Config
+    ) -> None:
+        """Be the source: these lanes, these boot files first."""
+        specs = tuple(FileSpec(file.size_bytes, file.sha256) for file in files)
+        opened = [os.open(boot_dir / file.sha256, os.O_RDONLY | os.O_CLOEXEC) for file in files]
+        try:
+            if config.max_bandwidth_bytes_s:
+                self._command(Limit(config.max_bandwidth_bytes_s))
+            command = Send(len(lanes), Compression(config.compression.value), specs)
+            self._command(command, [lane.fileno() for lane in lanes] + opened)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def receive_domain(self, lanes: Sequence[socket.socket], arrivals: Sequence[Arrival]) -> None:
+        """Be the target: these lanes, and room for these boot files."""
+        specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
+        descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
+        self._command(Receive(len(lanes), specs), descriptors)
+
+    def stream(self, stream: socket.socket) -> None:
+        """Here is the hypervisor's stream. The caller may close its own descriptor afterwards."""
+        self._command(Stream(), [stream.fileno()])
+
+    def ask_digest(self) -> None:
+        """CarrierDigest will follow."""
+        self._command(AskDigest())
+
+    def close(self) -> None:
+        """End the process; nothing more is heard of it."""
+        if self._closed:
+            return
+        self._send(Quit())
+        self._forget()
+        self._reactor.callLater(QUIT_WAIT_S, self._kill)
+
+    def _kill(self) -> None:
+        if self._process.pid is not None:
+            self._process.signalProcess("KILL")
+
+    def _command(self, command: Command, descriptors: Sequence[int] = ()) -> None:
+        if self._closed or not self._send(command, descriptors):
+            raise StreamError("the carrier has ended")
+
+    def _send(self, command: Command, descriptors: Sequence[int] = ()) -> bool:
+        try:
+            socket.send_fds(self._socket, [dump_command(command)], list(descriptors))
+        except OSError:
+            return False
+        return True
+
+    # -- IReadDescriptor -------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "carrier"
+
+    def doRead(self) -> None:
+        """Take what has arrived, one datagram after the other."""
+        while not self._closed:
+            try:
+                datagram = self._socket.recv(DATAGRAM_BYTES_MAX)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._died(str(error))
+                return
+            if not datagram:
+                self._died("it ended unasked")
+                return
+            try:
+                event = parse_event(datagram)
+            except ProtocolError as error:
+                self._died(str(error))
+                return
+            self._on_event(event)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's form
+        self._died(reason.getErrorMessage())
+
+    def _died(self, reason: str) -> None:
+        if not self._closed:
+            self._forget()
+            self._on_event(CarrierFailed("stream", f"the carrier process failed: {reason}"))
+
+    def _forget(self) -> None:
+        self._closed = True
+        self._reactor.removeReader(self)
+        self._socket.close()
+
+
+class _Watcher(ProcessProtocol):
+    """Logs how a carrier ended; the control socket tells the rest."""
+
+    log = Logger()
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+
+    def processEnded(self, reason: Failure) -> None:
+        self.log.debug("carrier ended: {reason}", reason=reason.getErrorMessage())

@@ -1,0 +1,39 @@
+"""What every part of the daemon is given, built once in ``service``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+
+from relocd import __version__
+from relocd.config import Config
+from relocd.drivers.base import Driver
+from relocd.host.facts import host_name
+from relocd.journal import Journal
+from relocd.wire.messages import Hello
+
+
+@define
+class Context:
+    """The daemon's surroundings. ``config`` is replaced as a whole when it is reloaded.
+
+    ``reactor`` is Twisted's global reactor, whose interfaces are too many to name as one type. ``port`` is the port
+    really listened on, 0 without a listener.
+    """
+
+    reactor: Any
+    config: Config
+    driver: Driver
+    journal: Journal
+    boot_dir: Path
+    log_dir: Path
+    config_file: Path
+    state_dir: Path
+    run_dir: Path
+    port: int = 0
+
+    def hello(self) -> Hello:
+        """How this host introduces itself."""
+        return Hello(software=f"relocd {__version__}", host=host_name(), port=self.port)

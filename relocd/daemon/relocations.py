@@ -1,0 +1,269 @@
+"""All relocations of this host, in and out: admits them, finds them, takes them up again after a restart."""
+
+from __future__ import annotations
+
+import hmac
+import socket
+from collections.abc import Callable
+from uuid import UUID
+
+from twisted.internet.defer import DeferredList
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from relocd.daemon.connect import Peer, connect, expect, greet
+from relocd.daemon.context import Context
+from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.source import SourceRelocation
+from relocd.daemon.target import TargetRelocation
+from relocd.drivers.base import DomainChanged
+from relocd.errors import BadState, UsageError
+from relocd.handover.machine import Failure
+from relocd.handover.record import Mark, Record, Role
+from relocd.host import bootstore, facts
+from relocd.model import DomainConfig, DomainState, DomainStatus
+from relocd.preflight.facts import TargetFacts
+from relocd.preflight.result import Check, Verdict, failures
+from relocd.preflight.rules import check_target, needed_mib
+from relocd.wire.messages import (
+    Decision,
+    Hello,
+    Inquire,
+    Intent,
+    Lane,
+    Propose,
+    Refuse,
+    Standing,
+    Verdicts,
+)
+
+#: What a record alone says about a relocation that is not alive any more.
+_MARK_MEANS = {
+    Mark.BEGUN: Decision.UNDECIDED,
+    Mark.COMMITTED: Decision.COMMITTED,
+    Mark.OWNED: Decision.OWNED,
+    Mark.DONE: Decision.COMMITTED,
+    Mark.ABORTED: Decision.ABORTED,
+}
+
+
+class Relocations:
+    """The register of relocations."""
+
+    log = Logger()
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._sources: dict[UUID, SourceRelocation] = {}
+        self._targets: dict[UUID, TargetRelocation] = {}
+        context.driver.subscribe(self._domain_changed)
+
+    def hello(self) -> Hello:
+        return self.context.hello()
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def migrate(self, domain: DomainStatus, peer: Peer, *, live: bool) -> SourceRelocation:
+        """Begin to move a domain out. Raises UsageError if it cannot be moved now."""
+        self._check_movable(domain)
+        if len(self._sources) >= self.context.config.max_outgoing:
+            raise UsageError(
+                f"{len(self._sources)} relocations leave this host already, its limit",
+                hint="Wait for one to end, or raise xen-relocation-max-outgoing.",
+            )
+        relocation = SourceRelocation(self.context, domain.config, peer, live=live)
+        self._register(relocation)
+        relocation.begin()
+        return relocation
+
+    def _check_movable(self, domain: DomainStatus) -> None:
+        if any(other.domain.uuid == domain.uuid for other in self._sources.values()):
+            raise BadState(
+                f"Domain '{domain.name}' is being relocated already.", hint="Wait for that relocation to end."
+            )
+        if domain.state not in (DomainState.RUNNING, DomainState.PAUSED):
+            raise BadState(
+                f"Domain '{domain.name}' is {domain.state.value} and cannot be relocated.",
+                hint="Only running and paused domains move.",
+            )
+
+    def _register(self, relocation: SourceRelocation) -> None:
+        self._sources[relocation.id] = relocation
+        relocation.on_finish = self._forget_source
+
+    def _forget_source(self, relocation: SourceRelocation) -> None:
+        self._sources.pop(relocation.id, None)
+
+    async def check(self, domain: DomainConfig, peer: Peer) -> tuple[Check, ...]:
+        """Ask a peer whether it would take a domain; nothing moves, nothing is reserved."""
+        timeout_s = self.context.config.connect_timeout_s
+        dialogue = await connect(self.context.reactor, peer, timeout_s)
+        try:
+            await greet(dialogue, self.hello(), timeout_s)
+            dialogue.send(Propose(UUID(int=0), Intent.CHECK, True, False, self.context.config.lanes, domain))
+            return expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
+        finally:
+            dialogue.close()
+
+    def busy(self, uuid: UUID) -> bool:
+        """Is a domain on its way out or in? Others must leave it alone then."""
+        return any(relocation.domain.uuid == uuid for relocation in self._all())
+
+    def _all(self) -> list[SourceRelocation | TargetRelocation]:
+        return [*self._sources.values(), *self._targets.values()]
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    async def propose(self, proposal: Propose, hello: Hello, dialogue: Dialogue) -> None:
+        """Answer a proposal: yes with a token and a reservation, or no with every reason."""
+        checks = check_target(proposal.domain, await self._target_facts(proposal.domain))
+        if proposal.intent is Intent.CHECK:
+            dialogue.send(Verdicts(checks))
+            return
+        failed = failures(checks)
+        if proposal.relocation in self._targets:
+            failed = (*failed, _fail("identity", f"relocation {proposal.relocation} is under way already"))
+        if failed:
+            self.log.warn(
+                "refused domain {name} from {peer}: {reasons}",
+                name=proposal.domain.name,
+                peer=dialogue.peer,
+                reasons="; ".join(check.text for check in failed),
+            )
+            dialogue.send(Refuse(failed))
+            return
+        await self._accept(proposal, hello, dialogue, checks)
+
+    async def _accept(
+        self, proposal: Propose, hello: Hello, dialogue: Dialogue, checks: tuple[Check, ...]
+    ) -> None:
+        record = TargetRelocation.record_for(proposal, hello, dialogue)
+        relocation = TargetRelocation(self.context, record, self._forget_target)
+        # Registered before anything is awaited: from here on the promise counts for those who ask next.
+        self._targets[relocation.id] = relocation
+        self.log.info(
+            "{id}: receiving domain {name} from {peer}",
+            id=relocation.id,
+            name=record.domain.name,
+            peer=dialogue.peer,
+        )
+        needed = bootstore.missing(self.context.boot_dir, record.domain.boot_files)
+        lanes = min(proposal.lanes, self.context.config.lanes)
+        try:
+            await relocation.accept(dialogue, lanes, needed, checks)
+        except BaseException:
+            self._targets.pop(relocation.id, None)
+            raise
+
+    def _forget_target(self, relocation: TargetRelocation) -> None:
+        self._targets.pop(relocation.id, None)
+        in_use = [f.sha256 for status in self.context.driver.list() for f in status.config.boot_files]
+        limit = self.context.config.boot_store_limit_bytes
+        trimming = deferToThread(bootstore.trim, self.context.boot_dir, in_use, limit)
+        trimming.addErrback(
+            lambda failure: self.log.failure("trimming the boot store failed", failure=failure)
+        )
+
+    async def _target_facts(self, domain: DomainConfig) -> TargetFacts:
+        roots = self.context.config.disk_paths
+        paths = [disk.path for disk in domain.disks]
+        disks = await deferToThread(facts.disk_facts, paths, roots)
+        bridges = await deferToThread(facts.bridges)
+        domains = self.context.driver.list()
+        names = {status.name: status.uuid for status in domains}
+        names.update({target.domain.name: target.domain.uuid for target in self._targets.values()})
+        return TargetFacts(
+            host=facts.host_name(),
+            hypervisor=self.context.driver.facts(),
+            memory_available_mib=facts.memory_available_mib(),
+            memory_host_reserve_mib=self.context.config.dom0_min_mem_mib,
+            memory_reserved_mib=self.reserved_mib(),
+            domains=names,
+            bridges=bridges,
+            disk_roots=roots,
+            disks=disks,
+            boot_file_limit_bytes=self.context.config.boot_file_limit_bytes,
+            incoming=len(self._targets),
+            incoming_limit=self.context.config.max_incoming,
+        )
+
+    def reserved_mib(self) -> int:
+        """Memory promised and not yet used: by domains that exist, and by arrivals that have no process yet."""
+        domains = self.context.driver.list()
+        known = {status.uuid for status in domains}
+        coming = [t.domain for t in self._targets.values() if t.domain.uuid not in known]
+        return facts.promised_mib(domains) + sum(map(needed_mib, coming))
+
+    def lane_taker(self, lane: Lane) -> Callable[[socket.socket], None] | None:
+        """Who takes this lane, or None if nobody waits for it (or the token is wrong, which looks the same)."""
+        relocation = self._targets.get(lane.relocation)
+        if relocation is None or not relocation.wants_lane(lane.number, lane.token):
+            return None
+        target = relocation
+        return lambda sock: target.take_lane(lane.number, sock)
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    async def inquire(self, question: Inquire, hello: Hello, dialogue: Dialogue) -> None:
+        """A peer asks what became of a relocation; a live one goes on over this connection."""
+        for register in (self._sources, self._targets):
+            relocation = register.get(question.relocation)
+            if relocation is not None and relocation.token_matches(question.token):
+                dialogue.send(Standing(question.relocation, relocation.standing()))
+                relocation.attach(dialogue)
+                return
+        dialogue.send(Standing(question.relocation, await self._remembered(question)))
+
+    async def _remembered(self, question: Inquire) -> Decision:
+        for role in Role:
+            record = await self.context.journal.find(question.relocation, role)
+            if record is not None and hmac.compare_digest(record.token, question.token):
+                return _MARK_MEANS[record.mark]
+        return Decision.UNHEARD
+
+    # -- life of the daemon ----------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Take up what a former daemon left open."""
+        for record in await self.context.journal.open_records():
+            self.log.warn(
+                "{id}: found open ({role}, {mark}), domain {name}",
+                id=record.relocation,
+                role=record.role.value,
+                mark=record.mark.value,
+                name=record.domain.name,
+            )
+            self._take_up(record)
+
+    def _take_up(self, record: Record) -> None:
+        if record.role is Role.SOURCE:
+            source = SourceRelocation.from_record(self.context, record)
+            self._register(source)
+            source.recover()
+        else:
+            target = TargetRelocation(self.context, record, self._forget_target)
+            self._targets[target.id] = target
+            target.recover()
+
+    async def stop(self) -> None:
+        """End what is not decided: those domains stay where they are. The rest is seen through at the next start."""
+        why = Failure("cancelled", "relocd is being stopped", "Start it again and repeat the relocation.")
+        undecided = [source for source in self._sources.values() if source.cancel(why)]
+        for target in list(self._targets.values()):
+            target.cancel(why)
+        await DeferredList([source.done for source in undecided])
+
+    def _domain_changed(self, change: DomainChanged) -> None:
+        if change.state is not None:
+            return
+        for relocation in self._all():
+            if relocation.domain.uuid == change.uuid:
+                relocation.domain_gone(change.reason)
+
+    def outgoing(self) -> list[SourceRelocation]:
+        """Those under way, for people who ask."""
+        return list(self._sources.values())
+
+
+def _fail(name: str, text: str) -> Check:
+    return Check(name, Verdict.FAIL, text)

@@ -1,0 +1,209 @@
+"""What an outgoing relocation tells the people who wait for it: phases, progress, and in the end one outcome."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from uuid import UUID
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from relocd.errors import (
+    Cancelled,
+    DriverError,
+    JournalError,
+    OutcomeUnknown,
+    PeerUnreachable,
+    ProtocolError,
+    Refused,
+    RelocdError,
+    StreamError,
+)
+from relocd.handover.machine import Failure
+from relocd.model import DomainConfig, OutcomeKind, Progress
+
+#: Called with each progress object (docs/control.md).
+Watcher = Callable[[dict[str, object]], None]
+
+#: Exit codes by failure code; anything else exits with RelocdError's own.
+EXIT_CODES: dict[str, int] = {
+    kind.code: kind.exit_code
+    for kind in (
+        ProtocolError,
+        PeerUnreachable,
+        Refused,
+        StreamError,
+        DriverError,
+        JournalError,
+        Cancelled,
+        OutcomeUnknown,
+    )
+}
+
+#: Share of the whole that is done when a phase begins, in percent. Memory fills the room up to the switchover.
+PHASE_PERCENT = {
+    "connect": 0.0,
+    "preflight": 1.0,
+    "files": 2.0,
+    "memory": 4.0,
+    "switchover": 96.0,
+    "commit": 98.0,
+    "resume": 99.0,
+}
+
+#: The wire rate is taken over this many seconds.
+RATE_WINDOW_S = 1.0
+
+
+@frozen
+class Ending:
+    """How it ended: the outcome object of docs/control.md, and the exit code for whoever waits."""
+
+    outcome: dict[str, object]
+    exit_code: int
+
+
+class Report:
+    """Collects the numbers of one relocation on its source. Times are the source's monotonic clock."""
+
+    def __init__(self, relocation: UUID, domain: DomainConfig, host: str, live: bool) -> None:
+        self.was_refused = False
+        self.stream_bytes = 0
+        self._facts = {
+            "relocation": str(relocation),
+            "domain": domain.name,
+            "uuid": str(domain.uuid),
+            "host": host,
+            "live": live,
+        }
+        self._began = time.monotonic()
+        self._phase = "connect"
+        self._progress = Progress()
+        self._rounds = 0
+        self._percent = 0.0
+        self._wire: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self._pages = self._zero_pages = 0
+        self._paused: float | None = None
+        self._resumed: float | None = None
+        self._reasons: tuple[tuple[str, str], ...] = ()
+        self._watchers: list[Watcher] = []
+        self._waiters: list[Deferred[Ending]] = []
+        self._ending: Ending | None = None
+
+    # -- what the relocation reports -------------------------------------------------------------------------------
+
+    def phase(self, name: str) -> None:
+        """A new phase begins."""
+        self._phase = name
+        self._percent = max(self._percent, PHASE_PERCENT[name])
+        self._publish()
+
+    def progress(self, progress: Progress) -> None:
+        """The hypervisor's counters."""
+        self._progress = progress
+        self._rounds = max(self._rounds, progress.round)
+        if progress.total_bytes:
+            done = 1.0 - min(1.0, progress.remaining_bytes / progress.total_bytes)
+            room = PHASE_PERCENT["switchover"] - PHASE_PERCENT["memory"]
+            self._percent = max(self._percent, PHASE_PERCENT["memory"] + room * done)
+        self._publish()
+
+    def carried(self, wire_bytes: int, stream_bytes: int, pages: int, zero_pages: int) -> None:
+        """The carrier's counters, all cumulative."""
+        now = time.monotonic()
+        self.stream_bytes, self._pages, self._zero_pages = stream_bytes, pages, zero_pages
+        self._wire.append((now, wire_bytes))
+        while len(self._wire) > 2 and self._wire[1][0] < now - RATE_WINDOW_S:
+            self._wire.popleft()
+
+    def paused(self) -> None:
+        """The domain stands still from now on."""
+        self._paused = time.monotonic()
+
+    def resumed(self) -> None:
+        """The target has said that the domain runs there."""
+        self._resumed = time.monotonic()
+
+    def refused(self, error: Refused) -> None:
+        """The target said no."""
+        self.was_refused = True
+        self._reasons = error.reasons
+
+    def unknown(self) -> None:
+        """The target has not confirmed for long: those who wait are told so, the work goes on."""
+        error = OutcomeUnknown(
+            "the hand-over is decided and the target has not confirmed it; both hosts keep asking each other",
+            hint="Look at 'relocctl list' on both hosts. The paused copy here is kept until the target answers.",
+        )
+        self.ended(OutcomeKind.UNKNOWN, Failure(error.code, str(error), error.hint))
+        self.finish()
+
+    def ended(self, kind: OutcomeKind, failure: Failure | None) -> dict[str, object]:
+        """Fix the outcome and return it; ``finish`` hands it to those who wait."""
+        downtime = None
+        if self._paused is not None and self._resumed is not None:
+            downtime = round((self._resumed - self._paused) * 1000, 1)
+        outcome: dict[str, object] = {
+            "outcome": kind.value,
+            **self._facts,
+            "rounds": self._rounds,
+            "duration_s": round(time.monotonic() - self._began, 3),
+            "downtime_ms": downtime,
+            "bytes_sent": self._wire[-1][1],
+            "pages": self._pages,
+            "zero_pages": self._zero_pages,
+            "error": failure.text if failure else None,
+            "code": failure.code if failure else None,
+            "reasons": [{"code": code, "text": text} for code, text in self._reasons],
+            "hint": failure.hint if failure else "",
+        }
+        code = EXIT_CODES.get(failure.code, RelocdError.exit_code) if failure else 0
+        self._ending = Ending(outcome, code)
+        return outcome
+
+    def finish(self) -> None:
+        """Give the outcome to everyone who waits."""
+        assert self._ending is not None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(self._ending)
+
+    # -- what others ask -------------------------------------------------------------------------------------------
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Have ``watcher`` called with each progress object; returns how to stop that."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
+    def when_ended(self) -> Deferred[Ending]:
+        """Fires with the ending, at once if it is known."""
+        waiter: Deferred[Ending] = Deferred()
+        if self._ending is not None:
+            waiter.callback(self._ending)
+        else:
+            self._waiters.append(waiter)
+        return waiter
+
+    def snapshot(self) -> dict[str, object]:
+        """The progress object of docs/control.md."""
+        (then, before), (now, after) = self._wire[0], self._wire[-1]
+        return {
+            "event": "progress",
+            "relocation": self._facts["relocation"],
+            "phase": self._phase,
+            "round": self._rounds,
+            "total_bytes": self._progress.total_bytes,
+            "remaining_bytes": self._progress.remaining_bytes,
+            "sent_bytes": after,
+            "rate_bytes_s": round((after - before) / (now - then)) if now > then else 0,
+            "dirty_rate_bytes_s": self._progress.dirty_rate_bytes_s,
+            "elapsed_s": round(time.monotonic() - self._began, 3),
+            "percent": round(self._percent, 1),
+        }
+
+    def _publish(self) -> None:
+        snapshot = self.snapshot()
+        for watcher in list(self._watchers):
+            watcher(snapshot)

@@ -1,0 +1,112 @@
+"""What a peer's connection turns out to be: a person, an old xm, a dialogue, a lane, or a question."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from relocd import __version__
+from relocd.daemon.detach import detach
+from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.relocations import Relocations
+from relocd.errors import ProtocolError, RelocdError
+from relocd.wire.messages import (
+    Abort,
+    ClassicReceive,
+    Hello,
+    Help,
+    Inquire,
+    Lane,
+    Message,
+    Problem,
+    Propose,
+    agree,
+    known_heads,
+)
+
+_HELP = (
+    f"(ok (help relocd {__version__} speaks one S-expression a line: {' '.join(known_heads())}; "
+    "see docs/protocol.md; to move a domain, use relocctl on the host it runs on))\n"
+)
+_CLASSIC = Problem(
+    "protocol",
+    "this port is served by relocd, which does not take xend's classic stream; install relocd on the source host "
+    "and use its xm or relocctl",
+)
+
+
+class Session:
+    """The serving side of one connection, until a relocation takes it over."""
+
+    log = Logger()
+
+    def __init__(self, dialogue: Dialogue, relocations: Relocations) -> None:
+        self._dialogue = dialogue
+        self._relocations = relocations
+        self._peer: Hello | None = None
+        dialogue.listen(self._handle, self._lost)
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Help():
+                self._dialogue.send_bytes(_HELP.encode())
+            case ClassicReceive():
+                self._dialogue.send(_CLASSIC)
+                self._dialogue.close()
+            case Hello():
+                self._hello(message)
+            case Lane():
+                self._lane(message)
+            case Propose() | Inquire() if self._peer is not None:
+                self._work(message, self._peer)
+            case Propose() | Inquire():
+                self._dialogue.breach(ProtocolError("say hello first"))
+            case Abort():
+                self._dialogue.close()
+            case Problem():
+                self.log.warn("{peer} reports: {text}", peer=self._dialogue.peer, text=message.text)
+                self._dialogue.close()
+            case _:
+                self._dialogue.breach(ProtocolError("that message has no meaning at this point"))
+
+    def _hello(self, hello: Hello) -> None:
+        ours = self._relocations.hello()
+        agree(ours, hello)
+        self._peer = hello
+        self._dialogue.set_idle_timeout(self._relocations.context.config.idle_timeout_s)
+        self._dialogue.send(ours)
+
+    def _lane(self, lane: Lane) -> None:
+        """Hand the connection to the relocation it names. Nothing may follow the line before our answer."""
+        taker = self._relocations.lane_taker(lane)
+        if taker is None or self._dialogue.pending_bytes:
+            self._dialogue.breach(ProtocolError("no relocation waits for such a lane"))
+            return
+        self._dialogue.listen(_ignore, _ignore)
+        taker(detach(self._dialogue.tcp))
+
+    def _work(self, message: Propose | Inquire, peer: Hello) -> None:
+        handle = self._relocations.propose if isinstance(message, Propose) else self._relocations.inquire
+
+        async def run() -> None:
+            try:
+                await handle(message, peer, self._dialogue)  # type: ignore[arg-type]  # paired by the line above
+            except ProtocolError as error:
+                self._dialogue.breach(error)
+            except RelocdError as error:
+                self._dialogue.send(Problem(error.code, f"{error} {error.hint}".strip()))
+                self._dialogue.close()
+
+        Deferred.fromCoroutine(run()).addErrback(self._unexpected)
+
+    def _unexpected(self, failure: object) -> None:
+        self.log.error("while serving {peer}: {failure}", peer=self._dialogue.peer, failure=failure)
+        self._dialogue.send(Problem("internal", "an internal error; see the log of this host"))
+        self._dialogue.close()
+
+    def _lost(self, reason: str) -> None:
+        self.log.debug("{reason}", reason=reason)
+
+
+def _ignore(_: object) -> None:
+    """Nobody listens any more."""

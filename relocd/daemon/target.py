@@ -1,0 +1,439 @@
+"""A domain on its way in: carries out what the target's hand-over machine decides."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from attrs import evolve
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
+from relocd.daemon.background import RETRY_FIRST_S, RETRY_LAST_S, background, insist
+from relocd.daemon.carriers import Carrier
+from relocd.daemon.connect import Peer, connect, expect, greet
+from relocd.daemon.context import Context
+from relocd.daemon.dialogue import Dialogue
+from relocd.errors import JournalError, RelocdError, StreamError
+from relocd.handover.machine import Failure, Totals
+from relocd.handover.record import Mark, Record, Role
+from relocd.handover.target import TargetEffect, TargetEvent, TargetHandover, TargetState
+from relocd.host.bootstore import Arrival
+from relocd.model import BootFile, DomainConfig
+from relocd.preflight.result import Check
+from relocd.wire.messages import (
+    Abort,
+    Accept,
+    Commit,
+    Decision,
+    Hello,
+    Inquire,
+    Message,
+    Prepared,
+    Problem,
+    ProgressNote,
+    Propose,
+    Receiving,
+    Resumed,
+    Standing,
+    Switchover,
+)
+
+
+class TargetRelocation:
+    """One incoming relocation, from the acceptance to the domain running here or being gone again."""
+
+    log = Logger()
+
+    def __init__(self, context: Context, record: Record, on_end: Callable[[TargetRelocation], None]) -> None:
+        self.handover = TargetHandover()
+        self._context = context
+        self._record = record
+        self._on_end = on_end
+        self._incoming = context.driver.incoming(record.domain)
+        self._dialogue: Dialogue | None = None
+        self._carrier: Carrier | None = None
+        self._lanes: dict[int, socket.socket] = {}
+        self._lane_count = 0
+        self._lane_timer: IDelayedCall | None = None
+        self._arrivals: list[Arrival] = []
+        self._stream_bytes = 0
+        self._totals: Totals | None = None
+        self._ticker = LoopingCall(self._tick)
+        self._ticker.clock = context.reactor
+        self._effects: dict[TargetEffect, Callable[[], Awaitable[None]]] = {
+            TargetEffect.TELL_RECEIVING: self._tell_receiving,
+            TargetEffect.ASK_DIGEST: self._ask_digest,
+            TargetEffect.TELL_PREPARED: self._tell_prepared,
+            TargetEffect.ASK_SOURCE: self._ask_source,
+            TargetEffect.WRITE_OWNED: self._write_owned,
+            TargetEffect.WRITE_OWNED_LATER: self._write_owned_later,
+            TargetEffect.RESUME: self._resume,
+            TargetEffect.RESUME_LATER: self._resume_later,
+            TargetEffect.TELL_RESUMED: self._tell_resumed,
+            TargetEffect.TELL_ABORT: self._tell_abort,
+            TargetEffect.DISCARD: self._discard,
+            TargetEffect.WRITE_ABORTED: self._write_aborted,
+            TargetEffect.FINISH: self._finish,
+        }
+
+    @classmethod
+    def record_for(cls, proposal: Propose, hello: Hello, dialogue: Dialogue) -> Record:
+        """The journal's record of a proposal that is about to be accepted, with a fresh token."""
+        return Record(
+            relocation=proposal.relocation,
+            role=Role.TARGET,
+            domain=proposal.domain,
+            live=proposal.live,
+            peer_host=dialogue.peer,
+            peer_port=hello.port,
+            token=secrets.token_hex(16),
+            was_paused=proposal.paused,
+            mark=Mark.BEGUN,
+            began_s=time.time(),
+        )
+
+    @property
+    def id(self) -> UUID:
+        return self._record.relocation
+
+    @property
+    def domain(self) -> DomainConfig:
+        return self._record.domain
+
+    # -- beginnings ------------------------------------------------------------------------------------------------
+
+    async def accept(
+        self, dialogue: Dialogue, lanes: int, needed: tuple[BootFile, ...], checks: tuple[Check, ...]
+    ) -> None:
+        """Promise a place: from now on the source may connect its lanes."""
+        await self._context.journal.write(self._record)
+        self._lane_count = lanes
+        self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
+        self._arrivals = [Arrival.create(self._context.boot_dir, file) for file in needed]
+        self._lane_timer = self._context.reactor.callLater(
+            self._context.config.connect_timeout_s,
+            self._fail,
+            Failure("unreachable", "the source did not connect its lanes in time"),
+        )
+        self._ticker.start(1.0, now=False)
+        self.attach(dialogue)
+        dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
+        digests = tuple(file.sha256 for file in needed)
+        dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks))
+        if not needed:
+            background(self._guard(self._build()), f"relocation {self.id}")
+
+    def recover(self) -> None:
+        """Go on with a relocation of a former daemon.
+
+        An undecided one may be prepared and committed by now; only the source knows, so it is asked.
+        """
+        if self._record.mark is Mark.OWNED:
+            self.handover = TargetHandover(TargetState.RESUMING)
+            background(self._guard(self._resume()), f"relocation {self.id}")
+        elif self._context.driver.get(self.domain.uuid) is None:
+            self.handover = TargetHandover(TargetState.RESERVED)
+            self._fail(Failure("internal", "relocd was restarted and nothing was received"))
+        else:
+            self.handover = TargetHandover(TargetState.PREPARED)
+            self._event(TargetEvent.LINK_LOST)
+
+    def cancel(self, why: Failure) -> None:
+        """Give up what the source has not been told to be prepared."""
+        if self.handover.state in (TargetState.RESERVED, TargetState.RECEIVING, TargetState.CHECKING):
+            self._fail(why)
+
+    def wants_lane(self, number: int, token: str) -> bool:
+        """Is a lane of this number still missing, and does the peer know the token?"""
+        known = hmac.compare_digest(token.encode(), self._record.token.encode())
+        return (
+            known
+            and self.handover.state is TargetState.RESERVED
+            and number < self._lane_count
+            and number not in self._lanes
+        )
+
+    def take_lane(self, number: int, sock: socket.socket) -> None:
+        """A lane has connected; the last one starts the carrier's work."""
+        self._lanes[number] = sock
+        if len(self._lanes) < self._lane_count or self._carrier is None:
+            return
+        if self._lane_timer is not None and self._lane_timer.active():
+            self._lane_timer.cancel()
+        self._carrier.receive_domain(
+            [self._lanes[index] for index in range(self._lane_count)], self._arrivals
+        )
+        for lane in self._lanes.values():
+            lane.close()
+
+    async def _build(self) -> None:
+        """Build the domain, paused, and give its stream to the carrier."""
+        stream = await self._incoming.prepare()
+        try:
+            if self._carrier is not None:
+                self._carrier.stream(stream)
+        finally:
+            stream.close()
+        background(self._guard(self._watch_loaded()), "waiting for the domain to load")
+        self._event(TargetEvent.LISTENING)
+
+    async def _watch_loaded(self) -> None:
+        await self._incoming.loaded()
+        self._event(TargetEvent.LOADED)
+
+    async def _admit_files(self) -> None:
+        """Look at what arrived with our own eyes, then build the domain with it."""
+        for arrival in self._arrivals:
+            await deferToThread(arrival.admit)
+        self._arrivals = []
+        await self._build()
+
+    # -- what is heard ---------------------------------------------------------------------------------------------
+
+    def _message(self, message: Message) -> None:
+        match message:
+            case ProgressNote() | Switchover():
+                pass
+            case Commit():
+                if self._event(TargetEvent.SOURCE_COMMITTED) is None and not self._owned:
+                    self._fail(Failure("protocol", "the source committed before anything was prepared"))
+            case Abort(text=text):
+                self._source_aborted(text)
+            case Inquire(relocation=relocation):
+                self._tell(Standing(relocation, self.standing()))
+            case Problem(text=text):
+                self._source_aborted(text)
+            case _:
+                if not self._owned and self.handover.state is not TargetState.PREPARED:
+                    self._fail(
+                        Failure("protocol", "the source sent a message that has no meaning at this point")
+                    )
+
+    def _source_aborted(self, text: str) -> None:
+        self.handover.failure = self.handover.failure or Failure("cancelled", f"the source gave up: {text}")
+        self._event(TargetEvent.SOURCE_ABORTED)
+
+    def _link_lost(self, reason: str) -> None:
+        self._dialogue = None
+        self.handover.failure = self.handover.failure or Failure("unreachable", reason)
+        self._event(TargetEvent.LINK_LOST)
+
+    def _carrier_event(self, event: Event) -> None:
+        match event:
+            case CarrierProgress(stream_bytes=stream_bytes):
+                self._stream_bytes = stream_bytes
+            case CarrierFilesDone():
+                if self._arrivals:
+                    background(self._guard(self._admit_files()), f"relocation {self.id}")
+            case CarrierDigest(totals=totals):
+                self._totals = Totals(totals.digest, totals.stream_bytes)
+                self._event(TargetEvent.DIGEST_KNOWN)
+            case CarrierFailed(code=code, text=text):
+                if self.handover.state is not TargetState.PREPARED:
+                    self._fail(Failure(code, text))
+            case _:
+                pass
+
+    def domain_gone(self, reason: str) -> None:
+        """The driver says that the incoming domain's process has ended."""
+        self._fail(Failure("hypervisor", f"the domain being received ended: {reason}"))
+
+    def _event(self, event: TargetEvent) -> tuple[TargetEffect, ...] | None:
+        effects = self.handover.handle(event)
+        self._take(effects)
+        return effects
+
+    def _fail(self, failure: Failure) -> None:
+        effects = self.handover.fail(failure)
+        if effects is not None:
+            self.log.warn("{id}: {text}", id=self.id, text=failure.text)
+        self._take(effects)
+
+    # -- what is done ----------------------------------------------------------------------------------------------
+
+    def _take(self, effects: tuple[TargetEffect, ...] | None) -> None:
+        if effects:
+            self.log.info(
+                "{id}: {state}: {effects}",
+                id=self.id,
+                state=self.handover.state.value,
+                effects=", ".join(effects),
+            )
+            background(self._guard(self._perform(effects)), f"relocation {self.id}")
+
+    async def _perform(self, effects: tuple[TargetEffect, ...]) -> None:
+        for effect in effects:
+            await self._effects[effect]()
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """Whatever fails before the source was told "prepared" ends the relocation."""
+        try:
+            await work
+        except RelocdError as error:
+            self._fail(Failure(error.code, str(error), error.hint))
+        except Exception as error:
+            self._fail(Failure("internal", f"internal error: {error!r}"))
+            raise
+
+    async def _tell_receiving(self) -> None:
+        self._tell(Receiving())
+
+    async def _ask_digest(self) -> None:
+        if self._carrier is None:
+            raise StreamError("the carrier is gone")
+        self._carrier.ask_digest()
+
+    async def _tell_prepared(self) -> None:
+        assert self._totals is not None
+        if self._dialogue is None:
+            self._event(TargetEvent.LINK_LOST)
+        else:
+            self._tell(Prepared(self._totals.digest, self._totals.stream_bytes))
+
+    async def _ask_source(self) -> None:
+        self._drop_carrier()
+        background(self._ask(), f"asking about relocation {self.id}")
+
+    async def _ask(self) -> None:
+        """Ask until the source answers with a decision, without end."""
+        pause_s = RETRY_FIRST_S
+        while self.handover.state is TargetState.PREPARED and self._dialogue is None:
+            await deferLater(self._context.reactor, pause_s)
+            pause_s = min(pause_s * 2, RETRY_LAST_S)
+            try:
+                await self._ask_once()
+            except RelocdError as error:
+                self.log.warn("{id}: the source does not answer: {error}", id=self.id, error=error)
+
+    async def _ask_once(self) -> None:
+        timeout_s = self._context.config.connect_timeout_s
+        peer = Peer(self._record.peer_host, self._record.peer_port)
+        dialogue = await connect(self._context.reactor, peer, timeout_s)
+        await greet(dialogue, self._context.hello(), timeout_s)
+        dialogue.send(Inquire(self.id, self._record.token))
+        standing = expect(await dialogue.receive(timeout_s), Standing, dialogue.peer)
+        self.log.info("{id}: the source says: {decision}", id=self.id, decision=standing.decision.value)
+        if standing.decision is Decision.COMMITTED:
+            self.attach(dialogue)
+            self._event(TargetEvent.SOURCE_COMMITTED)
+        elif standing.decision is Decision.ABORTED:
+            self._event(TargetEvent.SOURCE_ABORTED)
+            dialogue.close()
+        elif standing.decision is Decision.UNDECIDED:
+            self.attach(dialogue)
+        else:
+            dialogue.close()
+
+    async def _write_owned(self) -> None:
+        try:
+            await self._mark(Mark.OWNED)
+        except JournalError as error:
+            self.log.critical("{id}: the domain is ours, but: {error}", id=self.id, error=error)
+            self._event(TargetEvent.OWNED_NOT_WRITTEN)
+        else:
+            self._event(TargetEvent.OWNED_WRITTEN)
+
+    async def _write_owned_later(self) -> None:
+        await deferLater(self._context.reactor, RETRY_FIRST_S)
+        await self._write_owned()
+
+    async def _resume(self) -> None:
+        try:
+            await self._incoming.resume(paused=self._record.was_paused)
+        except RelocdError as error:
+            self.log.critical("{id}: the domain does not resume: {error}", id=self.id, error=error)
+            self._event(TargetEvent.DOMAIN_DOES_NOT_RUN)
+        else:
+            self._event(TargetEvent.DOMAIN_RUNS)
+
+    async def _resume_later(self) -> None:
+        await deferLater(self._context.reactor, RETRY_FIRST_S)
+        await self._resume()
+
+    async def _tell_resumed(self) -> None:
+        self._tell(Resumed())
+        await self._mark(Mark.OWNED, {"outcome": "completed"})
+
+    async def _tell_abort(self) -> None:
+        failure = self.handover.failure or Failure("internal", "no reason is known")
+        self._tell(Abort(failure.code, failure.text))
+
+    async def _discard(self) -> None:
+        self._drop_carrier()
+        await insist(self._context.reactor, self._incoming.discard, f"{self.id}: removing what was received")
+        self._event(TargetEvent.DISCARDED)
+
+    async def _write_aborted(self) -> None:
+        reason = self.handover.failure.text if self.handover.failure else ""
+        try:
+            await self._mark(Mark.ABORTED, {"outcome": "failed", "error": reason})
+        except JournalError as error:  # an undecided record leads to the same end after a restart
+            self.log.error("{id}: {error}", id=self.id, error=error)
+
+    async def _finish(self) -> None:
+        if self._lane_timer is not None and self._lane_timer.active():
+            self._lane_timer.cancel()
+        if self._ticker.running:
+            self._ticker.stop()
+        self._drop_carrier()
+        for lane in self._lanes.values():
+            lane.close()
+        for arrival in self._arrivals:
+            arrival.discard()
+        if self._dialogue is not None:
+            self._dialogue.close()
+        self._on_end(self)
+
+    # -- small things ----------------------------------------------------------------------------------------------
+
+    @property
+    def _owned(self) -> bool:
+        return self.handover.state in (TargetState.OWNING, TargetState.RESUMING, TargetState.DONE)
+
+    def standing(self) -> Decision:
+        """What the source is told when it asks."""
+        if self.handover.state is TargetState.DONE:
+            return Decision.OWNED
+        if self._owned:
+            return Decision.COMMITTED
+        if self.handover.state is TargetState.PREPARED:
+            return Decision.PREPARED
+        if self.handover.state in (TargetState.DISCARDING, TargetState.DISCARDED):
+            return Decision.ABORTED
+        return Decision.UNDECIDED
+
+    def attach(self, dialogue: Dialogue) -> None:
+        """Go on over this connection."""
+        if self._dialogue is not None:
+            self._dialogue.close()
+        self._dialogue = dialogue
+        dialogue.set_idle_timeout(0)
+        dialogue.listen(self._message, self._link_lost)
+
+    def token_matches(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self._record.token.encode())
+
+    def _tell(self, message: Message) -> None:
+        if self._dialogue is not None:
+            self._dialogue.send(message)
+
+    async def _mark(self, mark: Mark, outcome: dict[str, object] | None = None) -> None:
+        self._record = evolve(self._record, mark=mark, outcome=outcome or {})
+        await self._context.journal.write(self._record)
+
+    def _drop_carrier(self) -> None:
+        if self._carrier is not None:
+            self._carrier.close()
+            self._carrier = None
+
+    def _tick(self) -> None:
+        if self.handover.state in (TargetState.RESERVED, TargetState.RECEIVING):
+            self._tell(ProgressNote(0, self._stream_bytes, 0))

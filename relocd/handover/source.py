@@ -1,0 +1,160 @@
+"""The source's side of the hand-over.
+
+The one decision is the effect WRITE_COMMITTED. Before it is on disk, everything that goes wrong leads to UNDOING and
+the domain is at home here again. After it, no event but the target's own word that its copy never ran and is gone
+leads back: the source waits, keeps its paused copy and asks.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from relocd.handover.machine import Failure, Machine, Totals, Transition
+
+
+class SourceState(enum.StrEnum):
+    """Where the source stands. The domain runs (or is paused as it was) up to MOVING."""
+
+    OPENING = "opening"  # proposed; lanes and boot files on their way; the hypervisor does not know yet
+    MOVING = "moving"  # the hypervisor streams
+    SWITCHING = "switching"  # the domain is paused; last pages and device state are on their way
+    DECIDING = "deciding"  # the decision is being written
+    COMMITTED = "committed"  # the target owns the domain
+    RELEASING = "releasing"  # the target runs it; the paused copy here is being destroyed
+    UNDOING = "undoing"  # the domain is being brought back here
+    DONE = "done"
+    ABORTED = "aborted"
+
+
+class SourceEvent(enum.StrEnum):
+    """What the source can hear of."""
+
+    TARGET_RECEIVING = "target-receiving"
+    DOMAIN_PAUSED = "domain-paused"
+    AGREED = "agreed"  # hypervisor done, both digests known and equal (see SourceHandover)
+    FAILURE = "failure"  # carrier, hypervisor, digest, timeout, operator, the peer's abort
+    LINK_LOST = "link-lost"
+    COMMIT_WRITTEN = "commit-written"
+    COMMIT_NOT_WRITTEN = "commit-not-written"
+    TARGET_RESUMED = "target-resumed"
+    TARGET_PREPARED = "target-prepared"  # its answer when asked: holds a paused copy, waits for the decision
+    TARGET_WITHOUT_COPY = "target-without-copy"  # its answer when asked: its copy is gone and never ran
+    COPY_RELEASED = "copy-released"
+    DOMAIN_BACK = "domain-back"
+
+
+class SourceEffect(enum.StrEnum):
+    """What the source is to do."""
+
+    START_STREAM = "start-stream"
+    SWITCH_OVER = "switch-over"
+    TELL_SWITCHOVER = "tell-switchover"
+    START_TIMER = "start-timer"
+    STOP_TIMER = "stop-timer"
+    WRITE_COMMITTED = "write-committed"
+    TELL_COMMIT = "tell-commit"
+    ASK_TARGET = "ask-target"
+    RELEASE_COPY = "release-copy"
+    WRITE_DONE = "write-done"
+    TELL_ABORT = "tell-abort"
+    BRING_BACK = "bring-back"
+    WRITE_ABORTED = "write-aborted"
+    FINISH = "finish"
+
+
+_S, _V, _F = SourceState, SourceEvent, SourceEffect
+
+
+def _to(state: SourceState, *effects: SourceEffect) -> Transition[SourceState, SourceEffect]:
+    return Transition(state, effects)
+
+
+_UNDO = _to(_S.UNDOING, _F.STOP_TIMER, _F.TELL_ABORT, _F.BRING_BACK)
+
+SOURCE_TABLE: dict[tuple[SourceState, SourceEvent], Transition[SourceState, SourceEffect]] = {
+    (_S.OPENING, _V.TARGET_RECEIVING): _to(_S.MOVING, _F.START_STREAM),
+    (_S.OPENING, _V.FAILURE): _UNDO,
+    (_S.OPENING, _V.LINK_LOST): _UNDO,
+    (_S.MOVING, _V.DOMAIN_PAUSED): _to(_S.SWITCHING, _F.START_TIMER, _F.SWITCH_OVER, _F.TELL_SWITCHOVER),
+    (_S.MOVING, _V.FAILURE): _UNDO,
+    (_S.MOVING, _V.LINK_LOST): _UNDO,
+    (_S.SWITCHING, _V.AGREED): _to(_S.DECIDING, _F.STOP_TIMER, _F.WRITE_COMMITTED),
+    (_S.SWITCHING, _V.FAILURE): _UNDO,
+    (_S.SWITCHING, _V.LINK_LOST): _UNDO,
+    (_S.DECIDING, _V.COMMIT_WRITTEN): _to(_S.COMMITTED, _F.TELL_COMMIT),
+    (_S.DECIDING, _V.COMMIT_NOT_WRITTEN): _UNDO,
+    (_S.COMMITTED, _V.TARGET_RESUMED): _to(_S.RELEASING, _F.RELEASE_COPY),
+    (_S.COMMITTED, _V.LINK_LOST): _to(_S.COMMITTED, _F.ASK_TARGET),
+    (_S.COMMITTED, _V.TARGET_PREPARED): _to(_S.COMMITTED, _F.TELL_COMMIT),
+    (_S.COMMITTED, _V.TARGET_WITHOUT_COPY): _to(_S.UNDOING, _F.BRING_BACK),
+    (_S.RELEASING, _V.COPY_RELEASED): _to(_S.DONE, _F.WRITE_DONE, _F.FINISH),
+    (_S.UNDOING, _V.DOMAIN_BACK): _to(_S.ABORTED, _F.WRITE_ABORTED, _F.FINISH),
+}
+
+
+class SourceHandover:
+    """The machine, and the three facts that together are AGREED.
+
+    The source commits only when its own stream has ended, the hypervisor counts it as complete, and the target's
+    digest equals its own.
+    """
+
+    def __init__(self, state: SourceState = SourceState.OPENING) -> None:
+        self._machine: Machine[SourceState, SourceEvent, SourceEffect] = Machine(SOURCE_TABLE, state)
+        self.failure: Failure | None = None
+        self._own: Totals | None = None
+        self._target: Totals | None = None
+        self._hypervisor_done = False
+
+    @property
+    def state(self) -> SourceState:
+        return self._machine.state
+
+    @property
+    def undecided(self) -> bool:
+        """May the decision still fall either way?"""
+        return self.state in (_S.OPENING, _S.MOVING, _S.SWITCHING, _S.DECIDING)
+
+    def handle(self, event: SourceEvent) -> tuple[SourceEffect, ...] | None:
+        """Take an event; see Machine.handle."""
+        return self._machine.handle(event)
+
+    def fail(self, failure: Failure) -> tuple[SourceEffect, ...] | None:
+        """A failure with its reason; the first reason that has an effect is kept."""
+        effects = self._machine.handle(_V.FAILURE)
+        if effects is not None:
+            self.failure = failure
+        return effects
+
+    def stream_ended(self, totals: Totals) -> tuple[SourceEffect, ...] | None:
+        """The source's carrier has sent all and knows its digest."""
+        self._own = totals
+        return self._agree()
+
+    def target_prepared(self, totals: Totals) -> tuple[SourceEffect, ...] | None:
+        """The target has loaded all and says what it loaded. None if it says so at a wrong time."""
+        if self.state is not _S.SWITCHING or self._target is not None:
+            return None
+        self._target = totals
+        return self._agree()
+
+    def hypervisor_finished(self) -> tuple[SourceEffect, ...] | None:
+        """The source's hypervisor counts its stream as complete and acknowledged."""
+        self._hypervisor_done = True
+        return self._agree()
+
+    def _agree(self) -> tuple[SourceEffect, ...] | None:
+        if self._own is None or self._target is None or not self._hypervisor_done:
+            return ()
+        if self._own == self._target:
+            return self._machine.handle(_V.AGREED)
+        return self.fail(_mismatch(self._own, self._target))
+
+
+def _mismatch(own: Totals, target: Totals) -> Failure:
+    return Failure(
+        "stream",
+        f"the target loaded something else than was sent ({own.stream_bytes} bytes, digest {own.digest} here; "
+        f"{target.stream_bytes} bytes, digest {target.digest} there)",
+        "The domain runs on here. Memory or network hardware of one of the hosts may be failing.",
+    )

@@ -1,0 +1,1 @@
+"""Preflight: a yes or no with reasons, before anything moves. Pure."""
