@@ -72,7 +72,7 @@ def test_a_record_is_exact(config: DomainConfig) -> None:
 
 
 def test_how_a_record_looks() -> None:
-    assert pretty(to_sxp(FULL), width=120) == FULL_TEXT
+    assert pretty(to_sxp(FULL), width=140) == FULL_TEXT
     assert from_sxp(parse_one(FULL_TEXT)) == FULL
 
 
