@@ -1,6 +1,6 @@
 """What a hypervisor's stream consists of, in words that belong to no hypervisor.
 
-A codec (``relocd.pages.qemu``) makes items from bytes and bytes from items. Everything between the two
+A codec (``qemu_decoder``, ``qemu_encoder``) makes items from bytes and bytes from items. Everything between the two
 codecs, that is batching, compression, digest and placing pages into a guest's memory, knows items only, so a
 second hypervisor needs a second codec and nothing else.
 
@@ -27,6 +27,10 @@ class Span:
     """Bytes that travel as they are: headers, device state, and all that a codec does not understand."""
 
     data: Buffer
+
+    def __attrs_post_init__(self) -> None:
+        if not len(self.data):
+            raise ValueError("a span has at least one byte")
 
 
 @frozen(eq=False)

@@ -1,0 +1,212 @@
+"""Batches: items that travel together, as one stretch of bytes.
+
+    contents      bytes of spans and pages, in the order of the items
+    descriptors   one an item: what it is, its block, its page numbers as ranges
+    trailer       how many items, how many bytes of descriptors
+
+Contents come first so that they can be gathered straight into the batch's memory while the hypervisor still
+writes, before it is known how many descriptors there will be. Page numbers go as (start, count), so a
+gigabyte of zero pages takes a few bytes. ``docs/page-stream.md`` has the layout.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from relocd.errors import StreamError
+from relocd.pages.frames import BATCH_BYTES_MAX
+from relocd.pages.items import PAGE_SIZE, Buffer, Item, Numbers, Octets, PageRun, Span, ZeroRun
+
+TARGET_BYTES: Final = 256 << 10
+"""Contents of a batch [bytes]: enough for a compressor to work on, and 2 ms on a link of 1 Gbit/s."""
+DESCRIPTOR_BYTES: Final = 64 << 10
+"""Room for descriptors in a batch being built [bytes]; only pages scattered all over come near it."""
+ZERO_PAGES_MAX: Final = 32 << 10
+"""Zero pages in a batch. They cost the sender nothing, but the receiver has to write them out again."""
+
+_DESCRIPTOR: Final = struct.Struct("!BBBBI")
+_TRAILER: Final = struct.Struct("!II")
+_RANGE: Final = np.dtype([("start", ">u8"), ("count", ">u4")])
+_SPAN, _PAGES, _ZEROS = 1, 2, 3
+_PAGE_NUMBERS: Final = 1 << 52  # so that a page's offset fits in 64 bits
+
+BUFFER_BYTES: Final = TARGET_BYTES + DESCRIPTOR_BYTES + _TRAILER.size
+"""Memory that a builder needs."""
+
+
+class BatchBuilder:
+    """Gathers items into memory of its caller's, BUFFER_BYTES of it."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory: Octets = np.frombuffer(memory, np.uint8)
+        self._descriptors = bytearray()
+        self._items = 0
+        self._contents = 0
+        self.pages = 0
+        self.zero_pages = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added yet."""
+        return not self._items
+
+    def add(self, item: Item) -> Item | None:
+        """Copy an item in, or that part of it for which there is room; return the rest, if any."""
+        room = TARGET_BYTES - self._contents
+        match item:
+            case Span(data=data):
+                size = self._describe_span(min(len(data), room))
+                self._append(np.frombuffer(data, np.uint8, size))
+                return Span(memoryview(data)[size:]) if size < len(data) else None
+            case PageRun(contents=contents):
+                count = self._describe_run(_PAGES, item, room // PAGE_SIZE)
+                self._append(contents[:count])
+                self.pages += count
+            case ZeroRun():
+                count = self._describe_run(_ZEROS, item, ZERO_PAGES_MAX - self.zero_pages)
+                self.zero_pages += count
+        return _after(item, count)
+
+    def seal(self) -> memoryview:
+        """The finished batch, in the memory given. Nothing may be added afterwards."""
+        tail = bytes(self._descriptors) + _TRAILER.pack(self._items, len(self._descriptors))
+        end = self._contents + len(tail)
+        self._memory[self._contents : end] = np.frombuffer(tail, np.uint8)
+        return self._memory[:end].data
+
+    def _describe_span(self, size: int) -> int:
+        if not size or self._descriptor_room(0) < 0:
+            return 0
+        self._descriptors += _DESCRIPTOR.pack(_SPAN, 0, 0, 0, size)
+        self._items += 1
+        return size
+
+    def _describe_run(self, kind: int, run: PageRun | ZeroRun, most: int) -> int:
+        """Write the descriptor for the first pages of a run; return how many these are."""
+        name = run.block.encode("ascii")
+        range_room = self._descriptor_room(len(name)) // _RANGE.itemsize
+        if most <= 0 or range_room <= 0:
+            return 0
+        ranges = _ranges(run.numbers[:most])[:range_room]
+        self._descriptors += (
+            _DESCRIPTOR.pack(kind, run.named, len(name), len(ranges)) + name + ranges.tobytes()
+        )
+        self._items += 1
+        return int(ranges["count"].sum(dtype=np.uint64))
+
+    def _descriptor_room(self, name_bytes: int) -> int:
+        return DESCRIPTOR_BYTES - len(self._descriptors) - _DESCRIPTOR.size - name_bytes
+
+    def _append(self, data: Octets) -> None:
+        end = self._contents + data.size
+        self._memory[self._contents : end].reshape(data.shape)[:] = data
+        self._contents = end
+
+
+def decode_batch(payload: Buffer) -> list[Item]:
+    """The items of a batch; they refer to ``payload``. Raises StreamError for what no builder makes."""
+    size = len(payload)
+    if not _TRAILER.size <= size <= BATCH_BYTES_MAX:
+        raise StreamError(f"a batch of {size} bytes is too short or too long")
+    items, descriptor_bytes = _TRAILER.unpack_from(payload, size - _TRAILER.size)
+    if not items or descriptor_bytes > size - _TRAILER.size:
+        raise StreamError("a batch has no items, or descriptors longer than itself")
+    return _BatchReader(memoryview(payload), descriptor_bytes).read(items)
+
+
+class _BatchReader:
+    """Reads one batch: descriptors from one place on, contents from another."""
+
+    def __init__(self, payload: memoryview, descriptor_bytes: int) -> None:
+        self._payload = payload
+        self._end = len(payload) - _TRAILER.size
+        self._contents_end = self._at = self._end - descriptor_bytes
+        self._content_at = 0
+        self._zero_pages = 0
+
+    def read(self, items: int) -> list[Item]:
+        found = [self._item() for _ in range(items)]
+        if self._at != self._end or self._content_at != self._contents_end:
+            raise StreamError("a batch holds more than its items describe")
+        return found
+
+    def _item(self) -> Item:
+        descriptor = _DESCRIPTOR.unpack_from(self._payload, self._step(_DESCRIPTOR.size))
+        kind, named, name_bytes, reserved, count = descriptor
+        if named > 1 or reserved or not count or (kind == _SPAN and (named or name_bytes)):
+            raise StreamError("a batch has a descriptor that says nothing, or too much")
+        if kind == _SPAN:
+            return Span(self._content(count))
+        block = self._block(name_bytes)
+        numbers = self._numbers(count, self._page_limit(kind))
+        if named and len(numbers) != 1:
+            raise StreamError("a batch names a block for more than one page")
+        if kind == _ZEROS:
+            self._zero_pages += len(numbers)
+            return ZeroRun(block, numbers, bool(named))
+        contents = np.frombuffer(self._content(len(numbers) * PAGE_SIZE), np.uint8)
+        return PageRun(block, numbers, contents.reshape(-1, PAGE_SIZE), bool(named))
+
+    def _page_limit(self, kind: int) -> int:
+        if kind == _ZEROS:
+            return ZERO_PAGES_MAX - self._zero_pages
+        if kind == _PAGES:
+            return (self._contents_end - self._content_at) // PAGE_SIZE
+        raise StreamError(f"a batch has an item of unknown kind {kind}")
+
+    def _block(self, size: int) -> str:
+        start = self._step(size)
+        name = bytes(self._payload[start : start + size]).decode("latin-1")
+        if not name or not name.isascii() or not name.isprintable():
+            raise StreamError("a batch names a block in letters that no block has")
+        return name
+
+    def _numbers(self, count: int, limit: int) -> Numbers:
+        """Expand ranges into page numbers; ``limit`` is checked before memory is taken for them."""
+        start = self._step(count * _RANGE.itemsize)
+        ranges = np.frombuffer(self._payload, _RANGE, count, start)
+        starts, counts = ranges["start"].astype(np.uint64), ranges["count"].astype(np.uint64)
+        total = int(counts.sum())
+        if not counts.all() or total > limit:
+            raise StreamError(f"a batch announces {total} pages where {limit} are possible")
+        if starts.max() >= _PAGE_NUMBERS or (starts + counts).max() > _PAGE_NUMBERS:
+            raise StreamError("a batch has a page number that no guest can have")
+        before = counts.cumsum() - counts
+        return np.repeat(starts - before, counts) + np.arange(total, dtype=np.uint64)
+
+    def _content(self, size: int) -> memoryview:
+        start, self._content_at = self._content_at, self._content_at + size
+        if self._content_at > self._contents_end:
+            raise StreamError("a batch holds less than its items describe")
+        return self._payload[start : self._content_at]
+
+    def _step(self, size: int) -> int:
+        start, self._at = self._at, self._at + size
+        if self._at > self._end:
+            raise StreamError("a batch ends inside a descriptor")
+        return start
+
+
+def _ranges(numbers: Numbers) -> npt.NDArray[np.void]:
+    """Ascending stretches of page numbers, in the order given."""
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    first = np.concatenate(([0], breaks))
+    ranges = np.empty(len(first), _RANGE)
+    ranges["start"] = numbers[first]
+    ranges["count"] = np.diff(first, append=len(numbers))
+    return ranges
+
+
+def _after(item: PageRun | ZeroRun, count: int) -> Item | None:
+    """What is left of a run after its first pages."""
+    if count == len(item.numbers):
+        return None
+    if not count:
+        return item
+    if isinstance(item, PageRun):
+        return PageRun(item.block, item.numbers[count:], item.contents[count:])
+    return ZeroRun(item.block, item.numbers[count:])
