@@ -92,9 +92,8 @@ class BatchBuilder:
         if most <= 0 or range_room <= 0:
             return 0
         ranges = _ranges(run.numbers[:most])[:range_room]
-        self._descriptors += (
-            _DESCRIPTOR.pack(kind, run.named, len(name), len(ranges)) + name + ranges.tobytes()
-        )
+        self._descriptors += _DESCRIPTOR.pack(kind, run.named, len(name), 0, len(ranges))
+        self._descriptors += name + ranges.tobytes()
         self._items += 1
         return int(ranges["count"].sum(dtype=np.uint64))
 
@@ -176,7 +175,7 @@ class _BatchReader:
         if starts.max() >= _PAGE_NUMBERS or (starts + counts).max() > _PAGE_NUMBERS:
             raise StreamError("a batch has a page number that no guest can have")
         before = counts.cumsum() - counts
-        return np.repeat(starts - before, counts) + np.arange(total, dtype=np.uint64)
+        return np.repeat(starts - before, counts.astype(np.intp)) + np.arange(total, dtype=np.uint64)
 
     def _content(self, size: int) -> memoryview:
         start, self._content_at = self._content_at, self._content_at + size

@@ -32,11 +32,13 @@ WINDOW_BYTES: Final = 4 << 20
 WINDOW_S: Final = 0.1
 """A measurement ends after this much content or time, whichever is first; so a trial on a slow link is
 short."""
-HOLD_BYTES: Final = 32 << 20
+HOLD_BYTES: Final = 16 << 20
 HOLD_BYTES_MAX: Final = 2 << 30
 """Content between two trials: at first, and after many trials that changed nothing (it doubles)."""
 CHEAPER_IS_ENOUGH: Final = 0.9
 DEARER_MUST_GAIN: Final = 1.1
+CHANGED: Final = 0.5
+"""Ratios of rates. A fall by the last one says that the link is not what it was, and old answers count no more."""
 
 
 class Compression(enum.StrEnum):
@@ -102,7 +104,7 @@ class _Ladder:
 
     def __init__(self) -> None:
         self._home = self._at = _START
-        self._upwards = False
+        self._upwards = True  # so that the first trial is of less compression
         self._hold_bytes = HOLD_BYTES
         self._held_bytes = 0
         self._home_rate = 0.0
@@ -120,6 +122,8 @@ class _Ladder:
         if self._at != self._home:
             self._judge(rate)
         else:
+            if rate < CHANGED * self._home_rate:
+                self._hold_bytes = HOLD_BYTES
             self._home_rate = rate
             if self._held_bytes >= self._hold_bytes:
                 self._try_another()

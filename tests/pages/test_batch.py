@@ -1,0 +1,220 @@
+"""Batches: whatever goes in comes out, and nothing else is taken for a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relocd.errors import StreamError
+from relocd.pages.batch import (
+    BUFFER_BYTES,
+    DESCRIPTOR_BYTES,
+    TARGET_BYTES,
+    ZERO_PAGES_MAX,
+    BatchBuilder,
+    decode_batch,
+)
+from relocd.pages.frames import BATCH_BYTES_MAX
+from relocd.pages.items import PAGE_SIZE, Item, PageRun, Span, ZeroRun
+from relocd.pages.qemu_decoder import QemuDecoder
+from relocd.pages.qemu_encoder import QemuEncoder
+from tests.pages.streams import anything, bulk
+
+_numbers = st.lists(st.integers(0, (1 << 52) - 1), min_size=1, max_size=6) | st.integers(0, 1000).map(
+    lambda first: list(range(first, first + 5))
+)
+_names = st.sampled_from(["pc.ram", "/rom@etc/acpi/rsdp", "x" * 255])
+
+
+def _pages(block: str, numbers: list[int]) -> PageRun:
+    contents = np.repeat(np.array(numbers, np.uint64).astype(np.uint8), PAGE_SIZE).reshape(-1, PAGE_SIZE)
+    return PageRun(block, np.array(numbers, np.uint64), contents, named=len(numbers) == 1)
+
+
+items = st.lists(
+    st.binary(min_size=1, max_size=300).map(Span)
+    | st.builds(_pages, _names, _numbers)
+    | st.builds(lambda b, n: ZeroRun(b, np.array(n, np.uint64)), _names, _numbers),
+    min_size=1,
+    max_size=8,
+)
+
+
+def pack(given_items: list[Item]) -> list[bytes]:
+    """Batches for these items, as many as it takes."""
+    batches, builder = [], BatchBuilder(memoryview(bytearray(BUFFER_BYTES)))
+    for item in given_items:
+        rest = builder.add(item)
+        while rest is not None:
+            batches.append(bytes(builder.seal()))
+            builder = BatchBuilder(memoryview(bytearray(BUFFER_BYTES)))
+            rest = builder.add(rest)
+    return batches if builder.empty else [*batches, bytes(builder.seal())]
+
+
+def encoded(given_items: list[Item]) -> bytes:
+    return bytes(QemuEncoder().encode(given_items))
+
+
+@given(items)
+def test_items_come_back_as_they_were(given_items: list[Item]) -> None:
+    (batch,) = pack(given_items)
+    found = decode_batch(batch)
+    assert [type(i) for i in found] == [type(i) for i in given_items]
+    assert [getattr(i, "block", "") for i in found] == [getattr(i, "block", "") for i in given_items]
+    assert encoded(found) == encoded(given_items)
+
+
+@given(anything)
+def test_a_stream_survives_batches(stream: bytes) -> None:
+    decoder = QemuDecoder()
+    batches = pack(decoder.feed(stream) + decoder.finish())
+    assert b"".join(encoded(decode_batch(batch)) for batch in batches) == stream
+
+
+def test_a_batch_ends_at_its_target_and_the_rest_goes_on() -> None:
+    stream = bulk(200)
+    batches = pack(QemuDecoder().feed(stream))
+    assert [len(b) <= BUFFER_BYTES for b in batches] == [True] * 4
+    assert b"".join(encoded(decode_batch(batch)) for batch in batches) == stream
+
+
+def test_a_span_longer_than_a_batch_is_cut() -> None:
+    data = bytes(range(256)) * (TARGET_BYTES // 128)
+    batches = pack([Span(data)])
+    assert len(batches) == 2
+    assert b"".join(encoded(decode_batch(batch)) for batch in batches) == data
+
+
+def test_zero_pages_cost_bytes_not_pages() -> None:
+    (batch,) = pack([ZeroRun("pc.ram", np.arange(ZERO_PAGES_MAX, dtype=np.uint64))])
+    assert len(batch) < 64
+
+
+def test_zero_pages_of_a_batch_are_limited() -> None:
+    run = ZeroRun("pc.ram", np.arange(ZERO_PAGES_MAX + 1, dtype=np.uint64))
+    first, second = pack([run])
+    assert encoded(decode_batch(first)) + encoded(decode_batch(second)) == encoded([run])
+
+
+def test_scattered_pages_stay_inside_the_room_for_descriptors() -> None:
+    run = ZeroRun("pc.ram", np.arange(0, 60000, 2, dtype=np.uint64))
+    spans: list[Item] = [Span(b"x"), run] * 2
+    batches = pack(spans)
+    assert all(len(batch) <= DESCRIPTOR_BYTES + 16 for batch in batches)
+    assert b"".join(encoded(decode_batch(batch)) for batch in batches) == encoded(spans)
+
+
+def test_many_small_spans_stay_inside_the_room_for_descriptors() -> None:
+    spans: list[Item] = [Span(b"ab")] * (DESCRIPTOR_BYTES // 4)
+    batches = pack(spans)
+    assert len(batches) > 1
+    assert b"".join(encoded(decode_batch(batch)) for batch in batches) == b"ab" * len(spans)
+
+
+def test_the_builder_counts_pages() -> None:
+    builder = BatchBuilder(memoryview(bytearray(BUFFER_BYTES)))
+    builder.add(_pages("pc.ram", [1, 2, 3]))
+    builder.add(ZeroRun("pc.ram", np.arange(7, dtype=np.uint64)))
+    assert (builder.pages, builder.zero_pages) == (3, 7)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_batch_or_an_error(data: bytes) -> None:
+    with contextlib.suppress(StreamError):
+        decode_batch(data)
+
+
+@given(items, st.data())
+def test_damaged_batches_are_a_batch_or_an_error(given_items: list[Item], data: st.DataObject) -> None:
+    batch = bytearray(pack(given_items)[0])
+    tail = min(len(batch), 400)
+    for _ in range(data.draw(st.integers(1, 3))):
+        batch[len(batch) - data.draw(st.integers(1, tail))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(StreamError):
+        decode_batch(batch)
+
+
+def descriptor(
+    kind: int, named: int, name: bytes, count: int, ranges: bytes = b"", reserved: int = 0
+) -> bytes:
+    return struct.pack("!BBBBI", kind, named, len(name), reserved, count) + name + ranges
+
+
+def batch(contents: bytes, *descriptors: bytes) -> bytes:
+    joined = b"".join(descriptors)
+    return contents + joined + struct.pack("!II", len(descriptors), len(joined))
+
+
+def pages(start: int, count: int) -> bytes:
+    return struct.pack("!QI", start, count)
+
+
+WRONG = {
+    "too short": (b"1234567", "too short"),
+    "too long": (bytes(BATCH_BYTES_MAX + 1), "too long"),
+    "no items": (batch(b"", b"")[:-8] + bytes(8), "no items"),
+    "descriptors longer than the batch": (b"abc" + struct.pack("!II", 1, 4), "longer than itself"),
+    "unknown kind": (batch(b"", descriptor(4, 0, b"a", 1, pages(0, 1))), "unknown kind 4"),
+    "kind zero": (batch(b"", descriptor(0, 0, b"a", 1, pages(0, 1))), "unknown kind 0"),
+    "named is not a boolean": (batch(b"", descriptor(3, 2, b"a", 1, pages(0, 1))), "too much"),
+    "reserved byte": (batch(b"x", descriptor(1, 0, b"", 1, reserved=1)), "too much"),
+    "empty span": (batch(b"", descriptor(1, 0, b"", 0)), "says nothing"),
+    "span with a name": (batch(b"x", descriptor(1, 0, b"a", 1)), "too much"),
+    "run without a name": (batch(b"", descriptor(3, 0, b"", 1, pages(0, 1))), "in letters"),
+    "name outside ASCII": (batch(b"", descriptor(3, 0, b"\xff", 1, pages(0, 1))), "in letters"),
+    "named run of two": (batch(b"", descriptor(3, 1, b"a", 1, pages(0, 2))), "more than one page"),
+    "range of nothing": (
+        batch(b"", descriptor(3, 0, b"a", 2, pages(0, 1) + pages(5, 0))),
+        "announces 1 pages",
+    ),
+    "too many zero pages": (
+        batch(b"", descriptor(3, 0, b"a", 1, pages(0, ZERO_PAGES_MAX + 1))),
+        "announces 32769",
+    ),
+    "too many zero pages together": (
+        batch(b"", *[descriptor(3, 0, b"a", 1, pages(0, ZERO_PAGES_MAX - 1))] * 2),
+        "where 1 are possible",
+    ),
+    "4 billion zero pages": (
+        batch(b"", descriptor(3, 0, b"a", 1, pages(0, 0xFFFFFFFF))),
+        "announces 4294967295",
+    ),
+    "pages without contents": (batch(b"", descriptor(2, 0, b"a", 1, pages(0, 1))), "where 0 are possible"),
+    "page number too high": (batch(b"", descriptor(3, 0, b"a", 1, pages(1 << 52, 1))), "no guest"),
+    "page number runs too high": (
+        batch(b"", descriptor(3, 0, b"a", 1, pages((1 << 52) - 1, 2))),
+        "no guest",
+    ),
+    "page number near overflow": (
+        batch(b"", descriptor(3, 0, b"a", 1, pages((1 << 64) - 1, 1))),
+        "no guest",
+    ),
+    "span longer than the contents": (batch(b"x", descriptor(1, 0, b"", 2)), "less than its items"),
+    "contents nobody described": (batch(b"xy", descriptor(1, 0, b"", 1)), "more than its items"),
+    "descriptor bytes nobody counted": (
+        b"x" + descriptor(1, 0, b"", 1) + b"?" + struct.pack("!II", 1, 9),
+        "more than",
+    ),
+    "cut inside a descriptor": (
+        b"x" + descriptor(1, 0, b"", 1)[:-1] + struct.pack("!II", 1, 7),
+        "inside a desc",
+    ),
+    "cut inside ranges": (batch(b"", descriptor(3, 0, b"a", 2, pages(0, 1))), "inside a desc"),
+    "more items than descriptors": (
+        b"x" + descriptor(1, 0, b"", 1) + struct.pack("!II", 2, 8),
+        "inside a desc",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_batch_is_refused_with_a_reason(case: str) -> None:
+    data, reason = WRONG[case]
+    with pytest.raises(StreamError, match=reason):
+        decode_batch(data)
