@@ -1,0 +1,404 @@
+"""A world of two hosts for the hand-over machines: copies of one domain, two journals, a link that breaks.
+
+It does what the shells in ``relocd.daemon`` do with the machines' effects, one effect at a time, so that a test can
+crash either host between any two of them. Nothing here knows of real hypervisors or connections.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from relocd.handover.machine import Failure, Totals
+from relocd.handover.record import Mark
+from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
+from relocd.handover.target import TargetEffect, TargetEvent, TargetHandover, TargetState
+
+TOTALS = Totals("aa" * 16, 4096)
+WHY = Failure("test", "a fault")
+
+
+class World:
+    """Both hosts from the moment when the target has accepted. ``None`` for a machine: that daemon is down or done."""
+
+    def __init__(self) -> None:
+        self.source: SourceHandover | None = SourceHandover()
+        self.target: TargetHandover | None = TargetHandover()
+        self.source_up = self.target_up = True
+        self.source_copy = "running"
+        self.target_copy = "none"
+        self.source_mark = self.target_mark = Mark.BEGUN
+        self.target_loaded = False
+        self.streaming = self.switched = False
+        self.journal_fails = False
+        self.link = True
+        self.to_source: deque[str] = deque()
+        self.to_target: deque[str] = deque()
+        self.source_todo: deque[SourceEffect] = deque()
+        self.target_todo: deque[TargetEffect] = deque()
+        self.source_asks = self.target_asks = False
+        self.trace: list[str] = []
+
+    # -- what must always hold -------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Never two running; never a running copy on a host that does not own it; never no copy at all."""
+        running = [self.source_copy, self.target_copy].count("running")
+        assert running <= 1, f"two copies run: {self.trace}"
+        assert "running" in (self.source_copy, self.target_copy) or "paused" in (
+            self.source_copy,
+            self.target_copy,
+        ), f"no copy is left: {self.trace}"
+        if self.target_copy == "running":
+            assert self.target_mark is Mark.OWNED, self.trace
+            assert self.source_mark in (Mark.COMMITTED, Mark.DONE), self.trace
+        if self.source_copy == "gone":
+            assert self.target_mark is Mark.OWNED, self.trace
+
+    # -- the source's shell ----------------------------------------------------------------------------------------
+
+    def source_event(self, event: SourceEvent) -> None:
+        if self.source is not None:
+            self.trace.append(f"source hears {event}")
+            self.source_todo.extend(self.source.handle(event) or ())
+
+    def source_fails(self) -> None:
+        if self.source is not None:
+            self.trace.append("source fails")
+            self.source_todo.extend(self.source.fail(WHY) or ())
+
+    def source_step(self) -> None:
+        """Carry out the source's next effect."""
+        effect = self.source_todo.popleft()
+        self.trace.append(f"source does {effect}")
+        match effect:
+            case SourceEffect.START_STREAM:
+                self.streaming = True
+            case SourceEffect.SWITCH_OVER:
+                self.switched = True
+            case SourceEffect.TELL_SWITCHOVER:
+                self._tell(self.to_target, "switchover")
+            case SourceEffect.WRITE_COMMITTED:
+                self._write_committed()
+            case SourceEffect.TELL_COMMIT:
+                if self.link:
+                    self._tell(self.to_target, "commit")
+                else:
+                    self.source_event(SourceEvent.LINK_LOST)
+            case SourceEffect.ASK_TARGET:
+                self.source_asks = True
+            case SourceEffect.RELEASE_COPY:
+                self.source_copy = "gone"
+                self.source_event(SourceEvent.COPY_RELEASED)
+            case SourceEffect.WRITE_DONE:
+                self.source_mark = Mark.DONE
+            case SourceEffect.TELL_ABORT:
+                self._tell(self.to_target, "abort")
+            case SourceEffect.BRING_BACK:
+                self.source_copy = "running"
+                self.source_event(SourceEvent.DOMAIN_BACK)
+            case SourceEffect.WRITE_ABORTED:
+                self.source_mark = Mark.ABORTED
+            case SourceEffect.FINISH:
+                self.source = None
+                self.cut()
+
+    def _write_committed(self) -> None:
+        if self.journal_fails:
+            self.journal_fails = False
+            self.source_event(SourceEvent.COMMIT_NOT_WRITTEN)
+        else:
+            self.source_mark = Mark.COMMITTED
+            self.source_event(SourceEvent.COMMIT_WRITTEN)
+
+    def source_hears(self) -> None:
+        """Deliver the oldest message to the source."""
+        message = self.to_source.popleft()
+        self.trace.append(f"source gets {message}")
+        machine = self.source
+        if machine is None:
+            return
+        if message == "receiving":
+            self._breach_unless(machine.handle(SourceEvent.TARGET_RECEIVING))
+        elif message == "prepared":
+            self._breach_unless(machine.target_prepared(TOTALS))
+        elif message == "resumed":
+            self.source_event(SourceEvent.TARGET_RESUMED)
+        elif message == "abort":
+            if machine.undecided:
+                self.source_fails()
+            else:
+                self.source_event(SourceEvent.TARGET_WITHOUT_COPY)
+
+    def _breach_unless(self, effects: tuple[SourceEffect, ...] | None) -> None:
+        if effects is None:
+            self.source_fails()
+        else:
+            self.source_todo.extend(effects)
+
+    def domain_pauses(self) -> None:
+        """The source's hypervisor reaches the switchover."""
+        if self.source is not None and self.source.state is SourceState.MOVING and self.source_copy == "running":
+            self.source_copy = "paused"
+            self.source_event(SourceEvent.DOMAIN_PAUSED)
+
+    def stream_ends(self) -> None:
+        """All is sent; the hypervisor on both sides is content."""
+        if self.source is None or not self.switched or self.target_copy != "paused":
+            return
+        if self.source.state is SourceState.SWITCHING:
+            self.source_todo.extend(self.source.stream_ended(TOTALS) or ())
+            self.source_todo.extend(self.source.hypervisor_finished() or ())
+        if not self.target_loaded and self.target is not None and self.target.state is TargetState.RECEIVING:
+            self.target_loaded = True
+            self.target_event(TargetEvent.LOADED)
+
+    # -- the target's shell ----------------------------------------------------------------------------------------
+
+    def target_event(self, event: TargetEvent) -> tuple[TargetEffect, ...] | None:
+        if self.target is None:
+            return None
+        self.trace.append(f"target hears {event}")
+        effects = self.target.handle(event)
+        self.target_todo.extend(effects or ())
+        return effects
+
+    def target_builds(self) -> None:
+        """The target's hypervisor has built the domain, paused."""
+        if self.target is not None and self.target.state is TargetState.RESERVED and self.target_copy == "none":
+            self.target_copy = "paused"
+            self.target_event(TargetEvent.LISTENING)
+
+    def target_step(self) -> None:
+        """Carry out the target's next effect."""
+        effect = self.target_todo.popleft()
+        self.trace.append(f"target does {effect}")
+        match effect:
+            case TargetEffect.TELL_RECEIVING:
+                self._tell(self.to_source, "receiving")
+            case TargetEffect.ASK_DIGEST:
+                self.target_event(TargetEvent.DIGEST_KNOWN)
+            case TargetEffect.TELL_PREPARED:
+                if self.link:
+                    self._tell(self.to_source, "prepared")
+                else:
+                    self.target_event(TargetEvent.LINK_LOST)
+            case TargetEffect.ASK_SOURCE:
+                self.target_asks = True
+            case TargetEffect.WRITE_OWNED | TargetEffect.WRITE_OWNED_LATER:
+                self._write_owned()
+            case TargetEffect.RESUME | TargetEffect.RESUME_LATER:
+                self.target_copy = "running"
+                self.target_event(TargetEvent.DOMAIN_RUNS)
+            case TargetEffect.TELL_RESUMED:
+                self._tell(self.to_source, "resumed")
+            case TargetEffect.TELL_ABORT:
+                self._tell(self.to_source, "abort")
+            case TargetEffect.DISCARD:
+                self.target_copy = "none"
+                self.target_loaded = False
+                self.target_event(TargetEvent.DISCARDED)
+            case TargetEffect.WRITE_ABORTED:
+                self.target_mark = Mark.ABORTED
+            case TargetEffect.FINISH:
+                self.target = None
+                self.cut()
+
+    def _write_owned(self) -> None:
+        if self.journal_fails:
+            self.journal_fails = False
+            self.target_event(TargetEvent.OWNED_NOT_WRITTEN)
+        else:
+            self.target_mark = Mark.OWNED
+            self.target_event(TargetEvent.OWNED_WRITTEN)
+
+    def target_hears(self) -> None:
+        """Deliver the oldest message to the target."""
+        message = self.to_target.popleft()
+        self.trace.append(f"target gets {message}")
+        if message == "commit":
+            self.target_event(TargetEvent.SOURCE_COMMITTED)
+        elif message == "abort":
+            self.target_event(TargetEvent.SOURCE_ABORTED)
+
+    def target_copy_dies(self) -> None:
+        """The target's hypervisor process is killed while the domain is paused in it."""
+        if self.target_copy == "paused" and self.target_mark is not Mark.OWNED:
+            if self.target is not None and self.target.state is TargetState.OWNING:
+                return  # past the source's word: that loss is the hypervisor's, not the hand-over's
+            self.target_copy = "none"
+            self.target_loaded = False
+            if self.target is not None:
+                self.trace.append("target's copy dies")
+                self.target_todo.extend(self.target.fail(WHY) or ())
+
+    # -- link and crashes ------------------------------------------------------------------------------------------
+
+    def _tell(self, queue: deque[str], message: str) -> None:
+        if self.link:
+            queue.append(message)
+
+    def cut(self) -> None:
+        """The connection breaks; what is in flight is lost; both sides notice."""
+        if not self.link:
+            return
+        self.trace.append("the link is cut")
+        self.link = False
+        self.to_source.clear()
+        self.to_target.clear()
+        self.source_event(SourceEvent.LINK_LOST)
+        self.target_event(TargetEvent.LINK_LOST)
+
+    def crash_source(self) -> None:
+        """kill -9 of the source's daemon: its machine and what it was about to do are gone."""
+        self.trace.append("the source crashes")
+        self.source, self.source_up, self.source_asks = None, False, False
+        self.source_todo.clear()
+        self.cut()
+
+    def crash_target(self) -> None:
+        """kill -9 of the target's daemon; the hypervisor lives on."""
+        self.trace.append("the target crashes")
+        self.target, self.target_up, self.target_asks = None, False, False
+        self.target_todo.clear()
+        self.cut()
+
+    def restart_source(self) -> None:
+        """Start again from the journal, as SourceRelocation.recover does."""
+        self.trace.append("the source restarts")
+        self.source_up = True
+        if self.source_mark is Mark.BEGUN:
+            self.source = SourceHandover()
+            self.source_fails()
+        elif self.source_mark is Mark.COMMITTED:
+            self.source = SourceHandover(SourceState.COMMITTED)
+            self.source_event(SourceEvent.LINK_LOST)
+
+    def restart_target(self) -> None:
+        """Start again from the journal, as TargetRelocation.recover does."""
+        self.trace.append("the target restarts")
+        self.target_up = True
+        if self.target_mark is Mark.OWNED:
+            if self.target_copy == "paused":
+                self.target = TargetHandover(TargetState.RESUMING)
+                self.target_todo.append(TargetEffect.RESUME)
+        elif self.target_mark is Mark.BEGUN:
+            if self.target_copy == "none":
+                self.target = TargetHandover()
+                self.target_todo.extend(self.target.fail(WHY) or ())
+            else:
+                self.target = TargetHandover(TargetState.PREPARED)
+                self.target_event(TargetEvent.LINK_LOST)
+
+    def source_inquires(self) -> None:
+        """The source reaches the target and asks; both go on over the new connection."""
+        if not (self.source_asks and self.target_up and self.source is not None) or self.link:
+            return
+        if self.source.state is not SourceState.COMMITTED:
+            self.source_asks = False
+            return
+        answer = self._target_standing()
+        self.trace.append(f"source asks, target says {answer}")
+        self.source_asks = False
+        self.link = self.target is not None
+        meaning = {
+            "owned": SourceEvent.TARGET_RESUMED,
+            "prepared": SourceEvent.TARGET_PREPARED,
+            "aborted": SourceEvent.TARGET_WITHOUT_COPY,
+        }
+        if answer in meaning:
+            self.source_event(meaning[answer])
+        elif self.target is None:
+            self.source_asks = True
+
+    def target_inquires(self) -> None:
+        """The target reaches the source and asks."""
+        if not (self.target_asks and self.source_up and self.target is not None) or self.link:
+            return
+        if self.target.state is not TargetState.PREPARED:
+            self.target_asks = False
+            return
+        answer = self._source_standing()
+        self.trace.append(f"target asks, source says {answer}")
+        self.target_asks = False
+        self.link = self.source is not None
+        if answer == "committed":
+            self.target_event(TargetEvent.SOURCE_COMMITTED)
+        elif answer == "aborted":
+            self.target_event(TargetEvent.SOURCE_ABORTED)
+        elif self.source is None:
+            self.target_asks = True
+
+    def _target_standing(self) -> str:
+        if self.target is None:
+            return {Mark.OWNED: "owned", Mark.ABORTED: "aborted"}.get(self.target_mark, "undecided")
+        match self.target.state:
+            case TargetState.DONE:
+                return "owned"
+            case TargetState.OWNING | TargetState.RESUMING:
+                return "committed"
+            case TargetState.PREPARED:
+                return "prepared"
+            case TargetState.DISCARDING | TargetState.DISCARDED:
+                return "aborted"
+        return "undecided"
+
+    def _source_standing(self) -> str:
+        if self.source is None:
+            return {Mark.COMMITTED: "committed", Mark.DONE: "committed", Mark.ABORTED: "aborted"}.get(
+                self.source_mark, "undecided"
+            )
+        if self.source.undecided:
+            return "undecided"
+        if self.source.state in (SourceState.UNDOING, SourceState.ABORTED):
+            return "aborted"
+        return "committed"
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """Everything works again: both daemons are up, connections succeed, timers fire. Run until nothing moves."""
+        if not self.source_up:
+            self.restart_source()
+        if not self.target_up:
+            self.restart_target()
+        steps: list[tuple[Callable[[], bool], Callable[[], None]]] = [
+            (lambda: bool(self.source_todo), self.source_step),
+            (lambda: bool(self.target_todo), self.target_step),
+            (lambda: bool(self.to_source), self.source_hears),
+            (lambda: bool(self.to_target), self.target_hears),
+            (lambda: self.source is not None and self.source.undecided, self.source_fails),
+            (lambda: self.source_asks and self.source is not None and not self.link, self.source_inquires),
+            (lambda: self.target_asks and self.target is not None and not self.link, self.target_inquires),
+            (self._target_hangs, self._target_gives_up),
+        ]
+        for _ in range(200):
+            ready = next((act for can, act in steps if can()), None)
+            if ready is None:
+                return
+            ready()
+            self.check()
+        raise AssertionError(f"the hosts never come to rest: {self.trace}")
+
+    def _target_hangs(self) -> bool:
+        return self.target is not None and self.target.state in (
+            TargetState.RESERVED,
+            TargetState.RECEIVING,
+            TargetState.CHECKING,
+        )
+
+    def _target_gives_up(self) -> None:
+        """No lanes, no stream, no word: its timers end it."""
+        assert self.target is not None
+        self.target_todo.extend(self.target.fail(WHY) or ())
+
+    def check_decided(self) -> None:
+        """At rest: one running copy, none elsewhere, and both journals know."""
+        copies = (self.source_copy, self.target_copy)
+        assert copies in (("running", "none"), ("gone", "running")), f"{copies}: {self.trace}"
+        if copies[0] == "running":
+            assert self.source_mark is Mark.ABORTED, self.trace
+            assert self.target_mark is Mark.ABORTED, self.trace
+        else:
+            assert self.source_mark is Mark.DONE, self.trace
+            assert self.target_mark is Mark.OWNED, self.trace
