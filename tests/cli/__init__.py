@@ -1,0 +1,1 @@
+"""Tests of the commands against a small control server and, where a terminal matters, on a real pty."""
