@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "relocd"
 
 #: Modules and packages that are pure logic.
-PURE = ("sxp", "nearest", "patterns", "allow", "errors", "model", "config", "domain", "wire", "pages", "handover", "preflight")
+PURE = (
+    "errors", "model", "nearest", "patterns", "sxp", "allow", "config", "domain", "pages", "preflight",
+    "handover", "wire",
+)  # fmt: skip
 
 #: What the outside world is made of.
 FORBIDDEN = frozenset(
@@ -56,7 +59,9 @@ def rank(top: str) -> int | None:
     return next((index for index, layer in enumerate(LAYERS) if top in layer), None)
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p) in PURE], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if name_of(p) in PURE], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_the_core_is_pure(path: Path) -> None:
     outside = {name for name in imports(path) if name.split(".")[0] in FORBIDDEN}
     assert not outside, f"{path.relative_to(ROOT)} is pure logic and imports {', '.join(sorted(outside))}"

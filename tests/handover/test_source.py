@@ -1,4 +1,4 @@
-"""The source's machine: one commit, everything before it undone, nothing after it undone without the target's word."""
+"""The source's machine: before the one commit everything is undone, after it nothing without the target's word."""
 
 from __future__ import annotations
 

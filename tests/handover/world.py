@@ -19,7 +19,7 @@ WHY = Failure("test", "a fault")
 
 
 class World:
-    """Both hosts from the moment when the target has accepted. ``None`` for a machine: that daemon is down or done."""
+    """Both hosts once the target has accepted. A machine that is None: that daemon is down or done."""
 
     def __init__(self) -> None:
         self.source: SourceHandover | None = SourceHandover()
@@ -31,7 +31,7 @@ class World:
         self.target_loaded = False
         self.streaming = self.switched = False
         self.journal_fails = False
-        self.link = True
+        self.link, self.closing = True, False
         self.to_source: deque[str] = deque()
         self.to_target: deque[str] = deque()
         self.source_todo: deque[SourceEffect] = deque()
@@ -101,7 +101,7 @@ class World:
                 self.source_mark = Mark.ABORTED
             case SourceEffect.FINISH:
                 self.source = None
-                self.cut()
+                self._close()
 
     def _write_committed(self) -> None:
         if self.journal_fails:
@@ -115,6 +115,10 @@ class World:
         """Deliver the oldest message to the source."""
         message = self.to_source.popleft()
         self.trace.append(f"source gets {message}")
+        self._source_takes(message)
+        self._close_when_empty()
+
+    def _source_takes(self, message: str) -> None:
         machine = self.source
         if machine is None:
             return
@@ -138,7 +142,11 @@ class World:
 
     def domain_pauses(self) -> None:
         """The source's hypervisor reaches the switchover."""
-        if self.source is not None and self.source.state is SourceState.MOVING and self.source_copy == "running":
+        if (
+            self.source is not None
+            and self.source.state is SourceState.MOVING
+            and self.source_copy == "running"
+        ):
             self.source_copy = "paused"
             self.source_event(SourceEvent.DOMAIN_PAUSED)
 
@@ -165,7 +173,11 @@ class World:
 
     def target_builds(self) -> None:
         """The target's hypervisor has built the domain, paused."""
-        if self.target is not None and self.target.state is TargetState.RESERVED and self.target_copy == "none":
+        if (
+            self.target is not None
+            and self.target.state is TargetState.RESERVED
+            and self.target_copy == "none"
+        ):
             self.target_copy = "paused"
             self.target_event(TargetEvent.LISTENING)
 
@@ -202,7 +214,7 @@ class World:
                 self.target_mark = Mark.ABORTED
             case TargetEffect.FINISH:
                 self.target = None
-                self.cut()
+                self._close()
 
     def _write_owned(self) -> None:
         if self.journal_fails:
@@ -220,6 +232,7 @@ class World:
             self.target_event(TargetEvent.SOURCE_COMMITTED)
         elif message == "abort":
             self.target_event(TargetEvent.SOURCE_ABORTED)
+        self._close_when_empty()
 
     def target_copy_dies(self) -> None:
         """The target's hypervisor process is killed while the domain is paused in it."""
@@ -235,15 +248,24 @@ class World:
     # -- link and crashes ------------------------------------------------------------------------------------------
 
     def _tell(self, queue: deque[str], message: str) -> None:
-        if self.link:
+        if self.link and not self.closing:
             queue.append(message)
+
+    def _close(self) -> None:
+        """One side is done and closes in good order: what is in flight still arrives."""
+        self.closing = True
+        self._close_when_empty()
+
+    def _close_when_empty(self) -> None:
+        if self.closing and not self.to_source and not self.to_target:
+            self.cut()
 
     def cut(self) -> None:
         """The connection breaks; what is in flight is lost; both sides notice."""
         if not self.link:
             return
         self.trace.append("the link is cut")
-        self.link = False
+        self.link = self.closing = False
         self.to_source.clear()
         self.to_target.clear()
         self.source_event(SourceEvent.LINK_LOST)

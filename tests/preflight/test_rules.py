@@ -38,7 +38,11 @@ FACTS = TargetFacts(
     memory_reserved_mib=0,
     bridges=frozenset({"xenbr0"}),
     disk_roots=("/srv",),
-    disks={"/srv/web.img": DiskFact("/srv/web.img", exists=True, readable=True, writable=True, size_bytes=1 << 30)},
+    disks={
+        "/srv/web.img": DiskFact(
+            "/srv/web.img", exists=True, readable=True, writable=True, size_bytes=1 << 30
+        )
+    },
     boot_file_limit_bytes=256 << 20,
     incoming_limit=4,
 )
@@ -88,7 +92,9 @@ def test_all_reasons_come_at_once() -> None:
     ("spare", "fits"), [(-1, False), (0, True)], ids=["one MiB too little", "exactly enough"]
 )
 def test_memory_counts_the_hosts_share_and_other_promises(spare: int, fits: bool) -> None:
-    facts = evolve(FACTS, memory_available_mib=256 + 1000 + needed_mib(DOMAIN) + spare, memory_reserved_mib=1000)
+    facts = evolve(
+        FACTS, memory_available_mib=256 + 1000 + needed_mib(DOMAIN) + spare, memory_reserved_mib=1000
+    )
     assert (failing(DOMAIN, facts) == set()) is fits
 
 
