@@ -16,7 +16,7 @@ from attrs import Attribute, asdict, field, fields, frozen
 
 from relocd.errors import ProtocolError
 from relocd.pages.choice import Compression
-from relocd.pages.frames import LANES_MAX
+from relocd.pages.limits import LANES_MAX
 
 DATAGRAM_BYTES_MAX: Final = 64 << 10
 """Longest message, either way."""

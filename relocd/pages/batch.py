@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from relocd.errors import StreamError
-from relocd.pages.frames import BATCH_BYTES_MAX
 from relocd.pages.items import PAGE_SIZE, Buffer, Item, Numbers, Octets, PageRun, Span, ZeroRun
+from relocd.pages.limits import BATCH_BYTES_MAX
 
 TARGET_BYTES: Final = 256 << 10
 """Contents of a batch [bytes]: enough for a compressor to work on, and 2 ms on a link of 1 Gbit/s."""

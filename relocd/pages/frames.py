@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import xxhash
 from attrs import frozen
 
 from relocd.errors import StreamError
-from relocd.pages.items import Buffer
+from relocd.pages.limits import ABORT_BYTES_MAX, BATCH_BYTES_MAX, CHUNK_BYTES_MAX, RETURN_BYTES_MAX
+
+if TYPE_CHECKING:
+    from relocd.pages.items import Buffer
 
 MAGIC: Final = b"rlpF"
 VERSION: Final = 1
@@ -23,22 +26,6 @@ VERSION: Final = 1
 _HEADER: Final = struct.Struct("!4sBBBBQIIQ")
 _SUMMED: Final = struct.Struct("!4sBBBBQII")  # the header without its checksum
 HEADER_BYTES: Final = _HEADER.size
-
-BATCH_BYTES_MAX: Final = 2 << 20
-"""Hard limit of a batch, decoded or on the wire [bytes]. Senders aim at a quarter MiB
-(``batch.TARGET_BYTES``)."""
-CHUNK_BYTES_MAX: Final = 256 << 10
-"""Limit of one piece of a boot file [bytes]."""
-RETURN_BYTES_MAX: Final = 64 << 10
-"""Limit of one piece of the hypervisor's return path [bytes]; QEMU's is 16 bytes in a healthy relocation."""
-ABORT_BYTES_MAX: Final = 1 << 10
-"""Limit of the reason in an ABORT [bytes of UTF-8]."""
-
-WINDOW: Final = 16
-"""Frames that may be out of order. A sender hands no frame to a lane whose sequence is this much or more
-above the oldest one not yet wholly handed to its lane; a receiver keeps this many sequences open. Without the
-rule two lanes could wait for each other for ever."""
-LANES_MAX: Final = WINDOW - 1
 
 
 class Kind(enum.IntEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from relocd.errors import StreamError
-from relocd.pages.frames import WINDOW
+from relocd.pages.limits import WINDOW
 
 T = TypeVar("T")
 

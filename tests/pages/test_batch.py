@@ -19,8 +19,8 @@ from relocd.pages.batch import (
     BatchBuilder,
     decode_batch,
 )
-from relocd.pages.frames import BATCH_BYTES_MAX
 from relocd.pages.items import PAGE_SIZE, Item, PageRun, Span, ZeroRun
+from relocd.pages.limits import BATCH_BYTES_MAX
 from relocd.pages.qemu_decoder import QemuDecoder
 from relocd.pages.qemu_encoder import QemuEncoder
 from tests.pages.streams import anything, bulk

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.errors import StreamError
-from relocd.pages import frames
+from relocd.pages import frames, limits
 from relocd.pages.frames import HEADER_BYTES, Codec, End, FileEnd, Header, Kind
 
 _sequences = st.integers(0, (1 << 64) - 1)
@@ -64,7 +64,7 @@ WRONG = {
     "kind zero": (raw(kind=0), "unknown kind 0"),
     "kind unknown": (raw(kind=7), "unknown kind 7"),
     "codec unknown": (raw(codec=2), "codec 2"),
-    "batch too long": (raw(decoded=frames.BATCH_BYTES_MAX + 1, wire=5, codec=1), "announces 2097153 bytes"),
+    "batch too long": (raw(decoded=limits.BATCH_BYTES_MAX + 1, wire=5, codec=1), "announces 2097153 bytes"),
     "batch of 4 GiB": (raw(decoded=0xFFFFFFFF, wire=0xFFFFFFFF), "announces 4294967295 bytes"),
     "empty batch": (raw(decoded=0, wire=0), "announces 0 bytes"),
     "return path too long": (raw(kind=2, decoded=65537, wire=65537), "announces 65537"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.errors import StreamError
-from relocd.pages.frames import BATCH_BYTES_MAX
+from relocd.pages.limits import BATCH_BYTES_MAX
 from relocd.pages.squeeze import Compressor, decompress
 from relocd.pages.zstd import ZstdCompressor
 
