@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 import socket
+import threading
 from ipaddress import ip_address
+from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - Twisted's own, raised by addTimeout
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
-#: Lookups at once. A resolver that hangs holds these threads and no others.
-MAX_THREADS = 4
+#: Lookups at once. When the resolver hangs for so many peers, further ones have no names until it recovers.
+MAX_LOOKUPS = 16
 
 
 class Resolver:
-    """Finds the confirmed names of an address, in threads of its own with a time limit."""
+    """Finds the confirmed names of an address, in threads of its own with a time limit.
 
-    def __init__(self, reactor: IReactorTime, timeout_s: float) -> None:
+    The threads are daemon threads: one that hangs in the system's resolver does not keep relocd from stopping.
+    """
+
+    def __init__(self, reactor: Any, timeout_s: float) -> None:
         self._reactor = reactor
         self._timeout_s = timeout_s
-        self._pool = ThreadPool(0, MAX_THREADS, name="lookup")
-
-    def start(self) -> None:
-        self._pool.start()
-
-    def stop(self) -> None:
-        """Stop taking work. Threads that hang in the system's resolver are left behind, as daemon threads."""
-        for thread in self._pool.threads:
-            thread.daemon = True
-        self._pool.started = False
+        self._running = 0
 
     async def confirmed_names(self, address: str) -> tuple[str, ...]:
         """Names that the address has by reverse lookup *and* that lead back to it; empty on failure or timeout."""
-        assert IReactorFromThreads.providedBy(self._reactor)
-        lookup: Deferred[tuple[str, ...]] = deferToThreadPool(
-            self._reactor, self._pool, confirmed_names, address
-        )
-        lookup.addTimeout(self._timeout_s, self._reactor)
-        try:
-            return await lookup
-        except (TimeoutError, OSError):
+        if self._running >= MAX_LOOKUPS:
             return ()
+        self._running += 1
+        answer: Deferred[tuple[str, ...]] = Deferred()
+        threading.Thread(target=self._look_up, args=(address, answer), name="lookup", daemon=True).start()
+        try:
+            return await answer.addTimeout(self._timeout_s, self._reactor)
+        except TimeoutError:
+            return ()
+
+    def _look_up(self, address: str, answer: Deferred[tuple[str, ...]]) -> None:
+        names = confirmed_names(address)
+        self._reactor.callFromThread(self._deliver, answer, names)
+
+    def _deliver(self, answer: Deferred[tuple[str, ...]], names: tuple[str, ...]) -> None:
+        self._running -= 1
+        if not answer.called:
+            answer.callback(names)
 
 
 def confirmed_names(address: str) -> tuple[str, ...]:

@@ -83,10 +83,9 @@ class Service:
         """Take up the running domains and open relocations, then open the doors and say that we are ready."""
         bootstore.sweep(self._places.boot_dir)
         await self._context.driver.start()
-        self._resolver.start()
+        await self._relocations.recover()
         if self._context.config.relocation_server:
             self._listen()
-        await self._relocations.recover()
         desk = Desk(self._context, self._relocations)
         self._ports.append(listen_control(self._reactor, self._places.run_dir / "control.sock", desk))
         self._start_watchdog()
@@ -148,7 +147,6 @@ class Service:
             await port.stopListening()
         await self._relocations.stop()
         await self._context.driver.stop()
-        self._resolver.stop()
         self._context.journal.close()
         self._lock.close()
         self.log.info("relocd has stopped; the domains keep running")

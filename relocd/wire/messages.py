@@ -426,4 +426,7 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
     ),
 }
 
-_BY_HEAD: dict[str, Callable[[Fields], Message]] = {head: reader for head, _, reader in _FORMS.values()}
+_BY_HEAD: dict[str, Callable[[Fields], Message]] = {
+    **{head: reader for head, _, reader in _FORMS.values()},
+    "sslreceive": lambda _: ClassicReceive(),
+}
