@@ -1,4 +1,4 @@
-"""The relocation port from outside, over real connections: who gets in, what a first message makes of a connection."""
+"""The relocation port from outside, over real connections: who gets in, what its first message makes of it."""
 
 from __future__ import annotations
 
