@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from relocd.cli.exitcodes import FAILURE
+from relocd.cli.exitcodes import FAILURE, code_of
 from relocd.errors import ProtocolError, RelocdError, UsageError
 
 DEFAULT_SOCKET = "/run/relocd/control.sock"
@@ -29,7 +29,7 @@ class DaemonError(RelocdError):
         message = str(reply.get("message") or reply.get("error") or "relocd reports an error without a text")
         super().__init__(message, hint=str(reply.get("hint") or ""))
         self.reply = reply
-        self.reply_code = str(reply.get("code") or RelocdError.code)
+        self.reply_code = str(reply.get("code") or code_of(self.status))
 
     @property
     def status(self) -> int:

@@ -49,6 +49,11 @@ EXIT_CODES = (
 )
 
 
+def code_of(status: int) -> str:
+    """The name of an exit code; ``internal`` for one that is not in the table."""
+    return next((entry.code for entry in EXIT_CODES if entry.status == status), "internal")
+
+
 def markdown_table() -> str:
     """The table as the manuals print it, without a newline at the end."""
     rows = [f"| {e.status} | `{e.code}` | {e.meaning} |" for e in EXIT_CODES]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from relocd.cli.client import DaemonError, JsonObject
 from relocd.cli.exitcodes import FAILURE, INTERRUPTED
@@ -34,6 +34,12 @@ def report(message: str, hint: str = "", *, prefix: str = "Error: ") -> None:
     print(prefix + printable(message), file=sys.stderr)
     if hint:
         print(printable(hint), file=sys.stderr)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Tell of oddities that hindered nothing."""
+    for text in texts:
+        report(text, prefix="Warning: ")
 
 
 def exit_status(error: RelocdError) -> int:

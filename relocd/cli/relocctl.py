@@ -118,8 +118,7 @@ def create(client: Client, as_json: bool, paused: bool, attach: bool, operands: 
         raise UsageError("--console cannot go with --json.", hint="Run 'relocctl console' afterwards.")
     files, settings = domainfile.split_operands(operands)
     created = commands.create(client, domainfile.read(domainfile.only_file(files)), settings, paused=paused)
-    for warning in created.warnings:
-        failures.report(warning, prefix="Warning: ")
+    failures.warn(created.warnings)
     domain = created.domain
     answer(as_json, created.reply, f"Started domain {domain.name} (id={domain.id})")
     return _attach(client, domain.uuid) if attach else SUCCESS

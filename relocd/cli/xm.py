@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from relocd.cli import commands, console, domainfile, failures, xm_format, xm_help, xm_host
 from relocd.cli.client import Client, socket_path
 from relocd.cli.exitcodes import FAILURE, SUCCESS, UNKNOWN_DOMAIN
-from relocd.cli.replies import Domain
+from relocd.cli.preview import preview
+from relocd.cli.replies import Domain, Outcome
 from relocd.errors import PeerUnreachable, RelocdError, UnknownDomain, UsageError
 from relocd.model import DomainState
 
@@ -119,7 +120,7 @@ def xm_migrate(client: Client, arguments: Sequence[str]) -> int:
         client, domain, host, live="l" in options, port=_port(options.get("p", "0")) or None
     )
     if not outcome.completed:
-        failures.report(_as_clients_know_it(outcome.code, outcome.error), outcome.hint)
+        failures.report(_as_clients_know_it(outcome), outcome.hint)
     return outcome.status
 
 
@@ -131,11 +132,11 @@ def _port(text: str) -> int:
     return int(number)
 
 
-def _as_clients_know_it(code: str, message: str) -> str:
-    """Put the system's own words in front where scripts look for them: rgmanager greps this one."""
-    if code == PeerUnreachable.code and "refused" in message and "Connection refused" not in message:
-        return f"Connection refused: {message}"
-    return message
+def _as_clients_know_it(outcome: Outcome) -> str:
+    """The error, with the system's own words in front where scripts look for them: rgmanager greps these."""
+    words = "Connection refused"
+    missing = outcome.status == PeerUnreachable.exit_code and words not in outcome.error
+    return f"{words}: {outcome.error}" if missing and "refused" in outcome.error else outcome.error
 
 
 def xm_create(client: Client, arguments: Sequence[str]) -> int:
@@ -151,12 +152,20 @@ def xm_create(client: Client, arguments: Sequence[str]) -> int:
     quiet = "q" in options
     if not quiet:
         print(f'Using config file "{path}".', flush=True)
+    if "n" in options:
+        return _dry_run(file, settings)
     created = commands.create(client, file, settings, paused="p" in options)
-    for warning in created.warnings:
-        failures.report(warning, prefix="Warning: ")
+    failures.warn(created.warnings)
     if not quiet:
         print(f"Started domain {created.domain.name} (id={created.domain.id})", flush=True)
     return _attach(client, created.domain.uuid, quiet=quiet) if "c" in options else SUCCESS
+
+
+def _dry_run(file: domainfile.DomainFile, settings: dict[str, str]) -> int:
+    result = preview(file, settings)
+    failures.warn(result.warnings)
+    print(xm_format.broken(result.record))
+    return SUCCESS
 
 
 def xm_shutdown(client: Client, arguments: Sequence[str]) -> int:

@@ -69,7 +69,16 @@ def long(domain: Domain) -> str:
     ]
     if domain.start_time is not None:
         record.append(["start_time", domain.start_time])
-    return sxp.pretty([*record, *_devices(domain)])
+    return broken([*record, *_devices(domain)])
+
+
+def broken(record: sxp.Value) -> str:
+    """An S-expression with one of its fields a line, also if all would fit on one: clients read line by line."""
+    assert isinstance(record, list | tuple)
+    head, *fields = record
+    lines = [f"({sxp.dumps(head)}"]
+    lines += [f"    {line}" for field in fields for line in sxp.pretty(field, width=76).splitlines()]
+    return "\n".join([*lines, ")"])
 
 
 def _devices(domain: Domain) -> Iterable[sxp.Value]:

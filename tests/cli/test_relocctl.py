@@ -238,9 +238,18 @@ REFUSED = outcome(
     hint="Free 512 MiB on hostb.",
     exit_code=7,
 )
-OUTCOME_FIELDS = set(
-    "outcome relocation live rounds duration_s downtime_ms bytes_sent pages zero_pages error".split()
-)
+OUTCOME_FIELDS = {
+    "outcome",
+    "relocation",
+    "live",
+    "rounds",
+    "duration_s",
+    "downtime_ms",
+    "bytes_sent",
+    "pages",
+    "zero_pages",
+    "error",
+}
 
 
 def test_a_refused_relocation_is_told_with_the_next_step(run: Run, server: ControlServer) -> None:
