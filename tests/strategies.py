@@ -13,7 +13,7 @@ from relocd.model import Accelerator, Action, BootFile, Disk, DomainConfig, Vif
 _WORD = string.ascii_letters + string.digits + "_.-"
 _PRINTABLE = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")
 
-names = st.text(_WORD + ":+", min_size=1, max_size=64)
+names = st.text(_WORD + ":+", min_size=1, max_size=64).filter(lambda name: name not in (".", ".."))
 words = st.text(_WORD, min_size=1, max_size=64)
 texts = st.text(_PRINTABLE, max_size=200)
 paths = (

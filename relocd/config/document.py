@@ -31,6 +31,9 @@ a backslash in quotes is written twice. '#' begins a comment. Of a setting that 
 What cannot be is reported with its line and column, and relocd does not start with it. Names that relocd does
 not know are reported and overlooked.
 
+After a change, 'systemctl reload relocd' puts a new allow-list, new limits and new timeouts into force at once.
+The address and port, the driver and the log change when relocd is started again; domains keep running meanwhile.
+
 An old xend-config.sxp can be used as it is: xend-relocation-port is understood as xen-relocation-port, and so
 on. relocd says which of its settings have no meaning any more, and which have become stricter.
 
@@ -60,6 +63,8 @@ This page is made from the table of settings: `python -m relocd.config.document 
   `(xen-relocation-disk-paths /dev /srv)`.
 - An error is reported as `file:line:column`, and relocd does not start. A name that relocd does not know is
   reported, together with the name that comes nearest, and overlooked.
+- `systemctl reload relocd` (SIGHUP) reads the file again. The allow-list, limits and timeouts change at once; the
+  address and port, the driver and the log when relocd is started again. A file with an error changes nothing.
 """
 
 _MARKDOWN_TAIL = """\

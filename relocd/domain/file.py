@@ -74,8 +74,8 @@ def _check(config: DomainConfig, reading: Interpreter, source: str) -> None:
     for problem in rules.problems(config):
         places = reading.places.get(problem.field) or [Place(source)]
         raise places[problem.index if problem.index < len(places) else 0].error(problem.text, problem.hint)
-    if not (config.kernel or config.disks or config.vifs):
-        reading.warn(Place(source), "the domain has neither kernel nor disk nor network to boot from")
+    if not (config.kernel or config.disks):
+        reading.warn(Place(source), "the domain has neither a kernel nor a disk to boot from")
 
 
 def _complete(node: Node, new_uuid: Callable[[], UUID], new_mac: Callable[[], str], source: str) -> Node:

@@ -58,7 +58,7 @@ def problems(config: DomainConfig) -> Iterator[Problem]:
 
 
 def _identity(config: DomainConfig) -> Iterator[Problem]:
-    if not _NAME.fullmatch(config.name):
+    if not _NAME.fullmatch(config.name) or config.name in (".", ".."):
         yield Problem(
             "name",
             f"{config.name!r} cannot be the name of a domain",

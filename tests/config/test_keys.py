@@ -15,7 +15,7 @@ from relocd.config.document import markdown, sample
 from relocd.config.keys import BY_NAME, KEYS, SECTIONS, Key
 from relocd.config.load import load_config
 from relocd.config.xend import WITHOUT_MEANING
-from relocd.pages.frames import LANES_MAX
+from relocd.pages.limits import LANES_MAX
 from relocd.sxp import parse_one
 
 ROOT = Path(__file__).parents[2]

@@ -254,7 +254,7 @@ def test_the_last_of_two_counts() -> None:
 
 def test_nothing_to_boot_from() -> None:
     (warning,) = parse(SMALL).warnings
-    assert warning == "f: the domain has neither kernel nor disk nor network to boot from"
+    assert warning == "f: the domain has neither a kernel nor a disk to boot from"
 
 
 # -- settings on the command line ----------------------------------------------------------------------
@@ -304,9 +304,12 @@ def test_a_record_is_a_domain_file(domain: DomainConfig) -> None:
 
 
 def test_what_relocd_can_choose_may_be_left_out() -> None:
-    text = "(domain (name web)\n (memory_mib 256) (vif) (vif (mac 00:16:3e:00:00:02) (bridge br1)))"
+    second = "(vif (mac 00:16:3e:00:00:02) (bridge br1))"
+    text = f"(domain (name web) (kernel (path /k))\n (memory_mib 256) (vif) {second})"
     assert parse(text).config == evolve(
-        WEB, vifs=(Vif("00:16:3e:00:00:01", "xenbr0"), Vif("00:16:3e:00:00:02", "br1"))
+        WEB,
+        kernel=BootFile("/k"),
+        vifs=(Vif("00:16:3e:00:00:01", "xenbr0"), Vif("00:16:3e:00:00:02", "br1")),
     )
 
 

@@ -157,6 +157,7 @@ def test_what_a_peer_may_not_say(text: str, line: int, column: int, reason: str)
         (f"(name 'a b') (uuid {UUID_TEXT})", "cannot be the name"),
         (f"(name ../web) (uuid {UUID_TEXT})", "cannot be the name"),
         (f"(name '') (uuid {UUID_TEXT})", "cannot be the name"),
+        (f"(name ..) (uuid {UUID_TEXT})", "cannot be the name"),
         (f"(name {'a' * 65}) (uuid {UUID_TEXT})", "cannot be the name"),
         (f"(name web) (uuid {{{UUID_TEXT}}})", "takes one text"),
         (f"(name web) (uuid {UUID_TEXT.upper()})", "is not a UUID"),
