@@ -140,6 +140,29 @@ _ESCAPED = {
 }
 
 
+class BadEscapeError(ValueError):
+    """An escape that stands for no character, ``offset`` characters into the text."""
+
+    def __init__(self, escape: str, offset: int) -> None:
+        super().__init__(f"{escape} is not a character")
+        self.offset = offset
+
+
+def unescape(body: str) -> str:
+    """Replace the escapes in what was between quotes. Raises BadEscapeError."""
+    return _ESCAPE.sub(_escaped, body) if "\\" in body else body
+
+
+def _escaped(escape: re.Match[str]) -> str:
+    kind = escape.lastgroup
+    if kind == "other":
+        return _ESCAPED.get(escape["other"], escape[0])
+    code = int(escape[kind or 0], 8 if kind == "octal" else 16)
+    if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+        raise BadEscapeError(escape[0], escape.start())
+    return chr(code)
+
+
 class _Reader:
     """One pass over one text. The tree grows on an explicit stack, so its depth costs no Python frames."""
 
@@ -182,9 +205,14 @@ class _Reader:
         elif kind == "atom":
             self._items.append(Atom(token["atom"], *self._place(token.start("atom"))))
         else:
-            start = token.start(kind or 0)
-            body = self._unescape(token[kind or 0], start)
-            self._items.append(Atom(body, *self._place(start - 1), quoted=True))
+            self._string(token[kind or 0], token.start(kind or 0))
+
+    def _string(self, body: str, start: int) -> None:
+        try:
+            text = unescape(body)
+        except BadEscapeError as error:
+            raise self._error(str(error), start + error.offset) from None
+        self._items.append(Atom(text, *self._place(start - 1), quoted=True))
 
     def _descend(self, offset: int) -> None:
         if len(self._open) >= self._limits.depth:
@@ -197,21 +225,6 @@ class _Reader:
             raise self._error("')' without a '(' before it", offset)
         items, (self._items, opened) = self._items, self._open.pop()
         self._items.append(SList(items, *self._place(opened)))
-
-    def _unescape(self, body: str, start: int) -> str:
-        if "\\" not in body:
-            return body
-
-        def replace(escape: re.Match[str]) -> str:
-            kind = escape.lastgroup
-            if kind == "other":
-                return _ESCAPED.get(escape["other"], escape[0])
-            code = int(escape[kind or 0], 8 if kind == "octal" else 16)
-            if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-                raise self._error(f"{escape[0]} is not a character", start + escape.start())
-            return chr(code)
-
-        return _ESCAPE.sub(replace, body)
 
     def _check_text(self) -> None:
         limit = self._limits.size_bytes
