@@ -131,7 +131,10 @@ class Driver(Protocol):
         """Have ``listener`` called, in the reactor thread, for each change that nobody asked this driver for."""
 
     async def create(self, config: DomainConfig, *, paused: bool = False) -> DomainStatus:
-        """Start a domain. Empty ``machine``, ``cpu`` and ``accelerator`` are fixed; boot files are put in the store."""
+        """Start a domain; returns when it runs (or is paused).
+
+        Empty ``machine``, ``cpu`` and ``accelerator`` are fixed; boot files are put in the store.
+        """
 
     async def pause(self, uuid: UUID) -> None: ...
 

@@ -1,0 +1,1 @@
+"""The QEMU driver: domains are QEMU processes that live on when relocd stops."""

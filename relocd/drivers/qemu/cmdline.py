@@ -1,0 +1,205 @@
+"""QEMU's command line for a domain. Pure: a configuration in, an argument vector out.
+
+Source and target must build the same machine, so everything that the guest can see follows from the
+configuration alone: machine, CPU model, and one fixed PCI address for each interface and disk. A peer's
+configuration reaches QEMU only through :mod:`relocd.drivers.qemu.options`, never a shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from relocd.domain.rules import MAX_DISKS, MAX_VIFS
+from relocd.drivers.qemu.lifecycle import action_option
+from relocd.drivers.qemu.options import digest, option, plain, word
+from relocd.errors import DriverError
+from relocd.model import Accelerator, BootFile, Disk, DomainConfig, Vif
+
+ARCHITECTURE = "x86_64"
+
+_FIRST_VIF_SLOT = 0x04  # below are the chipsets' own devices (i440fx uses 1 and 2)
+_FIRST_DISK_SLOT = _FIRST_VIF_SLOT + MAX_VIFS  # the last one is 0x1b; q35's ICH9 begins at 0x1f
+
+_ACCELERATORS = {
+    Accelerator.TCG: "tcg",
+    Accelerator.KVM_VMX: "kvm",
+    Accelerator.KVM_SVM: "kvm",
+}
+_NIC_MODELS = {
+    "virtio-net": "virtio-net-pci",
+    "e1000": "e1000",
+    "rtl8139": "rtl8139",
+}
+_DISK_FORMATS = frozenset({"raw", "qcow2"})
+#: The machine families this module knows the PCI layout of: root bus, and the device that offers sleep
+#: states.
+FAMILIES = {"pc-q35-": ("pcie.0", "ICH9-LPC"), "pc-i440fx-": ("pci.0", "PIIX4_PM")}
+
+
+@frozen
+class DiskAccess:
+    """How a disk can be opened on this host.
+
+    ``direct``: past the page cache (O_DIRECT), as shared storage needs.
+    """
+
+    block_device: bool = False
+    direct: bool = True
+
+
+@frozen
+class Launch:
+    """What a start of QEMU needs besides the domain's configuration. Paths are absolute.
+
+    ``monitor_fd`` is a listening unix socket that QEMU inherits. ``taps`` and ``disks`` follow the order of
+    the configuration's interfaces and disks.
+    """
+
+    binary: str
+    boot_dir: str
+    monitor_fd: int
+    console_socket: str
+    console_log: str
+    taps: tuple[str, ...] = ()
+    disks: tuple[DiskAccess, ...] = ()
+    sandbox: bool = True
+    incoming: bool = False
+
+
+def argv(config: DomainConfig, launch: Launch) -> list[str]:
+    """The command that starts QEMU, always paused.
+
+    Raises DriverError for what QEMU or this driver cannot do.
+    """
+    _check(config)
+    bus, sleep_device = _family(config.machine)
+    return [
+        launch.binary,
+        *("-nodefaults", "-no-user-config", "-display", "none", "-msg", "timestamp=on"),
+        *("-name", option("", guest=config.name, debug_threads=True)),
+        *("-uuid", str(config.uuid)),
+        *("-machine", word("machine", config.machine)),
+        *("-accel", _accelerator(config)),
+        *("-cpu", word("CPU model", config.cpu)),
+        *("-m", option("", size=f"{config.memory_mib}M")),
+        *("-smp", option("", cpus=config.vcpus, sockets=1, cores=config.vcpus, threads=1)),
+        # A guest asleep would wake up by being relocated: QEMU does not carry the suspended state over.
+        *("-global", f"{sleep_device}.disable_s3=1"),
+        *("-rtc", "base=utc"),
+        *("-action", action_option(config)),
+        *_boot(config, launch.boot_dir),
+        *_consoles(launch),
+        *("-device", "pvpanic"),
+        *_nics(config.vifs, launch.taps, bus),
+        *_disks(config.disks, launch.disks, bus),
+        *_sandbox(launch.sandbox),
+        "-S",
+        *(("-incoming", "defer") if launch.incoming else ()),
+    ]
+
+
+def _check(config: DomainConfig) -> None:
+    if config.architecture != ARCHITECTURE:
+        raise DriverError(f"this driver runs {ARCHITECTURE} guests, not {config.architecture}")
+    if len(config.vifs) > MAX_VIFS:
+        raise DriverError(f"the domain has {len(config.vifs)} network interfaces; {MAX_VIFS} are possible")
+    if len(config.disks) > MAX_DISKS:
+        raise DriverError(f"the domain has {len(config.disks)} disks; {MAX_DISKS} are possible")
+
+
+def _family(machine: str) -> tuple[str, str]:
+    for prefix, layout in FAMILIES.items():
+        if machine.startswith(prefix):
+            return layout
+    raise DriverError(
+        f"machine type {machine!r} is not supported",
+        hint="use a versioned PC, such as pc-q35-7.2 or pc-i440fx-7.2",
+    )
+
+
+def _accelerator(config: DomainConfig) -> str:
+    if config.accelerator is None:
+        raise DriverError("no accelerator is set for the domain")
+    return _ACCELERATORS[config.accelerator]
+
+
+def _boot(config: DomainConfig, boot_dir: str) -> list[str]:
+    if config.kernel is None:
+        return []
+    words = [f"root={config.root}"] if config.root else []
+    words += [config.extra] if config.extra else []
+    return [
+        *("-kernel", _stored(config.kernel, boot_dir)),
+        *(("-initrd", _stored(config.ramdisk, boot_dir)) if config.ramdisk else ()),
+        *(("-append", plain("the kernel's command line", " ".join(words))) if words else ()),
+    ]
+
+
+def _stored(file: BootFile, boot_dir: str) -> str:
+    return f"{boot_dir}/{digest(file.sha256)}"
+
+
+def _consoles(launch: Launch) -> list[str]:
+    console = option(
+        "socket",
+        id="console",
+        path=launch.console_socket,
+        server=True,
+        wait=False,
+        logfile=launch.console_log,
+        logappend=True,
+    )
+    monitor = option("socket", id="monitor", fd=launch.monitor_fd, server=True, wait=False)
+    return [
+        *("-chardev", console, "-serial", "chardev:console"),
+        *("-chardev", monitor, "-mon", "chardev=monitor,mode=control"),
+    ]
+
+
+def _nics(vifs: tuple[Vif, ...], taps: tuple[str, ...], bus: str) -> list[str]:
+    args: list[str] = []
+    for index, (vif, tap) in enumerate(zip(vifs, taps, strict=True)):
+        model = _NIC_MODELS.get(vif.model)
+        if model is None:
+            raise DriverError(f"network card model {vif.model!r} is not supported", hint=_one_of(_NIC_MODELS))
+        netdev = option("tap", id=f"net{index}", ifname=tap, script="no", downscript="no", vhost=False)
+        # Without romfile the guest has no network boot, and no ROM whose size must be the same on both hosts.
+        place = {"bus": bus, "addr": hex(_FIRST_VIF_SLOT + index), "romfile": ""}
+        device = option(model, id=f"nic{index}", netdev=f"net{index}", mac=vif.mac, **place)
+        args += ["-netdev", netdev, "-device", device]
+    return args
+
+
+def _disks(disks: tuple[Disk, ...], access: tuple[DiskAccess, ...], bus: str) -> list[str]:
+    args: list[str] = []
+    for index, (disk, how) in enumerate(zip(disks, access, strict=True)):
+        if disk.format not in _DISK_FORMATS:
+            raise DriverError(f"disk format {disk.format!r} is not supported", hint=_one_of(_DISK_FORMATS))
+        file = option(
+            "",
+            driver="host_device" if how.block_device else "file",
+            node_name=f"file{index}",
+            filename=disk.path,
+            read_only=disk.readonly,
+            cache__direct=how.direct,
+        )
+        node = option(
+            "", driver=disk.format, node_name=f"disk{index}", file=f"file{index}", read_only=disk.readonly
+        )
+        place = {"bus": bus, "addr": hex(_FIRST_DISK_SLOT + index)}
+        device = option("virtio-blk-pci", id=f"vd{index}", drive=f"disk{index}", **place)
+        args += ["-blockdev", file, "-blockdev", node, "-device", device]
+    return args
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return "use one of " + ", ".join(sorted(names))
+
+
+def _sandbox(available: bool) -> list[str]:
+    if not available:
+        return []
+    denied = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
+    return ["-sandbox", option("on", **denied)]

@@ -1,0 +1,249 @@
+"""The contract's Driver on QEMU: the register of this host's domains and what can be done with each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from relocd.config import Config
+from relocd.drivers import bootstore
+from relocd.drivers.aio import background
+from relocd.drivers.base import DomainChanged, DriverPaths
+from relocd.drivers.qemu import lifecycle, logs
+from relocd.drivers.qemu.capabilities import Capabilities
+from relocd.drivers.qemu.domain import Domain
+from relocd.drivers.qemu.incoming import QemuIncoming
+from relocd.drivers.qemu.lifecycle import Cause
+from relocd.drivers.qemu.outgoing import QemuOutgoing
+from relocd.drivers.qemu.plant import Plant
+from relocd.drivers.qemu.probe import probe
+from relocd.drivers.qemu.store import Record, Role
+from relocd.errors import BadState, DriverError, UnknownDomain
+from relocd.model import Action, DomainConfig, DomainState, DomainStatus, HypervisorFacts
+
+_QUIT_GRACE_S = 5.0
+"""QEMU writes its caches back before it ends; a guest that is destroyed does not get longer than this."""
+
+_LOG_CHECK_S = 5.0
+_KIB = 1024
+
+#: Ctrl-Alt-Del, the one way to ask a PC for a reboot that every system knows: ACPI has none.
+_REBOOT_KEYS = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+
+
+class QemuDriver:
+    """See :class:`relocd.drivers.base.Driver`."""
+
+    name = "qemu"
+    log = Logger()
+
+    def __init__(self, config: Config, paths: DriverPaths) -> None:
+        self._config = config
+        self._plant = Plant(paths)
+        self._domains: dict[UUID, Domain] = {}
+        self._building: set[UUID] = set()
+        self._listeners: list[Callable[[DomainChanged], None]] = []
+        self._capabilities: Capabilities | None = None
+        self._housekeeping = LoopingCall(lambda: background(self._bound_logs(), "bounding logs"))
+
+    # -- life of the daemon ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await self._plant.open()
+        self._capabilities = await probe(self._config, self._plant.paths, self._plant.worker)
+        for record in await self._plant.worker.run(self._plant.records):
+            await self._take_up(record)
+        await self._plant.sweep([domain.config for domain in self._domains.values()])
+        self._housekeeping.start(_LOG_CHECK_S, now=False)
+
+    async def stop(self) -> None:
+        if self._housekeeping.running:
+            self._housekeeping.stop()
+        for domain in self._domains.values():
+            await domain.let_go()
+        self._domains.clear()
+        await self._plant.close()
+
+    async def _take_up(self, record: Record) -> None:
+        domain = await self._plant.adopt(record)
+        if domain is None:
+            await self._plant.remove(record, logs_too=False)
+            self._tell(record.uuid, None, "its QEMU ended while relocd was not running")
+            return
+        if domain.role is Role.INCOMING and domain.guest is DomainState.RUNNING:
+            await domain.assign(Role.OWN)  # only Incoming.resume lets an incoming guest run
+        self._register(domain)
+        if domain.ending is not None and domain.role is Role.OWN:
+            await self._apply(domain, domain.ending)
+
+    # -- what is known -----------------------------------------------------------------------------------------
+
+    def facts(self) -> HypervisorFacts:
+        return self._known.facts()
+
+    def list(self) -> Sequence[DomainStatus]:
+        return sorted((domain.status() for domain in self._domains.values()), key=lambda status: status.id)
+
+    def get(self, uuid: UUID) -> DomainStatus | None:
+        domain = self._domains.get(uuid)
+        return domain.status() if domain else None
+
+    def console_path(self, uuid: UUID) -> Path:
+        return self._plant.console_path(self._find(uuid).uuid)
+
+    def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
+        self._listeners.append(listener)
+
+    # -- what is done ------------------------------------------------------------------------------------------
+
+    async def create(self, config: DomainConfig, *, paused: bool = False) -> DomainStatus:
+        fixed = self._known.fix(config, self._config)
+        limit_bytes = self._config.boot_file_limit_bytes
+        fixed = await self._plant.worker.run(
+            bootstore.fill, self._plant.paths.boot, fixed, limit_bytes=limit_bytes
+        )
+        domain = await self._build(fixed, Role.OWN)
+        try:
+            await self._plant.network.connect(fixed)
+            if not paused:
+                await domain.cont()
+        except BaseException:
+            await self._destroy(domain)
+            raise
+        return domain.status()
+
+    async def pause(self, uuid: UUID) -> None:
+        await self._own(uuid, "paused").stop()
+
+    async def unpause(self, uuid: UUID) -> None:
+        domain = self._own(uuid, "unpaused")
+        if domain.guest not in (DomainState.PAUSED, DomainState.RUNNING):
+            raise BadState(
+                f"Domain '{domain.config.name}' is {domain.state}.", hint="Destroy it, or create it anew."
+            )
+        await domain.cont()
+        await domain.announce()  # one that arrived paused has not been heard of here yet
+
+    async def shutdown(self, uuid: UUID) -> None:
+        await self._own(uuid, "shut down").monitor.execute("system_powerdown")
+
+    async def reboot(self, uuid: UUID) -> None:
+        await self._own(uuid, "rebooted").monitor.execute("send-key", {"keys": _REBOOT_KEYS})
+
+    async def destroy(self, uuid: UUID) -> None:
+        await self._destroy(self._own(uuid, "destroyed"))
+
+    def outgoing(self, uuid: UUID) -> QemuOutgoing:
+        return QemuOutgoing(lambda: self._domains.get(uuid), self._destroy, self._plant)
+
+    def incoming(self, config: DomainConfig) -> QemuIncoming:
+        return QemuIncoming(
+            config, self._plant, lambda: self._domains.get(config.uuid), self._build, self._destroy
+        )
+
+    # -- how ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _known(self) -> Capabilities:
+        if self._capabilities is None:
+            raise DriverError("the driver is not started")
+        return self._capabilities
+
+    def _find(self, uuid: UUID) -> Domain:
+        domain = self._domains.get(uuid)
+        if domain is None:
+            raise UnknownDomain(str(uuid))
+        return domain
+
+    def _own(self, uuid: UUID, what: str) -> Domain:
+        """A domain that is this host's alone: nobody else may decide about one that is being relocated."""
+        domain = self._find(uuid)
+        if domain.role is not Role.OWN:
+            raise BadState(
+                f"Domain '{domain.config.name}' is being relocated and cannot be {what}.",
+                hint="Wait for the end of the relocation, or cancel it.",
+            )
+        return domain
+
+    async def _build(self, config: DomainConfig, role: Role) -> Domain:
+        if self._known.fix(config, self._config) != config:
+            raise DriverError(
+                "machine, CPU model and accelerator of a domain must be fixed before it comes here"
+            )
+        if config.uuid in self._domains or config.uuid in self._building:
+            raise BadState(f"a domain with the UUID {config.uuid} is here already")
+        self._building.add(config.uuid)
+        try:
+            record = await self._plant.new_record(config, role)
+            known = self._known
+            domain = await self._plant.build(record, binary=known.binary, sandbox=known.sandbox)
+        finally:
+            self._building.discard(config.uuid)
+        self._register(domain)
+        return domain
+
+    def _register(self, domain: Domain) -> None:
+        self._domains[domain.uuid] = domain
+        domain.on_change = lambda: self._tell(domain.uuid, domain.state, "not by relocd")
+        what = f"after the end of domain {domain.config.name}"
+        domain.on_end = lambda cause: background(self._apply(domain, cause), what)
+        domain.process.ended.then(lambda: background(self._ended(domain), what) and None)
+
+    async def _ended(self, domain: Domain) -> None:
+        """QEMU has ended; if nobody asked for it, tell everyone, whatever the clearing up comes to."""
+        if domain.doomed:
+            return
+        reason = self._epitaph(domain)
+        try:
+            await self._remove(domain, logs_too=False)
+        finally:
+            self._tell(domain.uuid, None, reason)
+
+    def _epitaph(self, domain: Domain) -> str:
+        if domain.ending is not None:
+            return f"{domain.ending.value} of the guest"
+        words = self._plant.complaint(domain.uuid)
+        return f"QEMU {domain.process.status}" + (f": {words}" if words else "")
+
+    async def _destroy(self, domain: Domain) -> None:
+        """End and remove a domain. Idempotent; raises DriverError while something of it is left."""
+        domain.doomed = True
+        await domain.process.end(grace_s=_QUIT_GRACE_S)
+        await self._remove(domain, logs_too=True)
+
+    async def _remove(self, domain: Domain, *, logs_too: bool) -> None:
+        await domain.let_go()
+        await self._plant.remove(domain.record, logs_too=logs_too)
+        if self._domains.get(domain.uuid) is domain:
+            del self._domains[domain.uuid]
+
+    async def _apply(self, domain: Domain, cause: Cause) -> None:
+        """Do what the domain's configuration wants after its guest has ended."""
+        action = lifecycle.action(domain.config, cause)
+        self.log.info(
+            "domain {name}: {cause}, so {action}",
+            name=domain.config.name,
+            cause=cause.value,
+            action=action.value,
+        )
+        if action is Action.DESTROY:
+            await domain.process.end(grace_s=_QUIT_GRACE_S)
+        elif action is Action.RESTART:
+            await domain.reset()
+            self._tell(domain.uuid, domain.state, f"restarted after {cause.value}")
+        else:
+            self._tell(domain.uuid, domain.state, f"{cause.value} of the guest")
+
+    def _tell(self, uuid: UUID, state: DomainState | None, reason: str) -> None:
+        self.log.info("domain {uuid}: {state} ({reason})", uuid=uuid, state=state or "gone", reason=reason)
+        for listener in tuple(self._listeners):
+            listener(DomainChanged(uuid, state, reason))
+
+    async def _bound_logs(self) -> None:
+        limit_bytes = self._config.console_limit_kib * _KIB
+        for uuid in tuple(self._domains):
+            await self._plant.worker.run(logs.bound_all, self._plant.paths.log, uuid, limit_bytes)

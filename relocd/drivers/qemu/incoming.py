@@ -1,0 +1,114 @@
+"""A domain on its way in: the contract's Incoming on QEMU.
+
+QEMU is started with ``-S``, so that it stays paused with everything loaded, and with its taps down. Up to ``cont``
+it has neither run an instruction nor taken its disks.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+
+from relocd.drivers.qemu import migration
+from relocd.drivers.qemu.disks import activate
+from relocd.drivers.qemu.domain import Domain
+from relocd.drivers.qemu.plant import Plant
+from relocd.drivers.qemu.qmp import CommandRefused, MonitorLost
+from relocd.drivers.qemu.store import Role
+from relocd.errors import BadState, DriverError
+from relocd.model import DomainConfig, DomainState
+
+_STREAM = "relocd-in"
+_DYING_S = 5.0
+
+
+class QemuIncoming:
+    """See :class:`relocd.drivers.base.Incoming`.
+
+    ``find`` returns the domain as long as it is here, ``build`` starts its QEMU, ``destroy`` removes everything.
+    """
+
+    def __init__(
+        self,
+        config: DomainConfig,
+        plant: Plant,
+        find: Callable[[], Domain | None],
+        build: Callable[[DomainConfig, Role], Awaitable[Domain]],
+        destroy: Callable[[Domain], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._plant = plant
+        self._find = find
+        self._build = build
+        self._destroy = destroy
+
+    async def prepare(self) -> socket.socket:
+        domain = await self._build(self._config, Role.INCOMING)
+        try:
+            await migration.prepare(domain.monitor, migration.TARGET_CAPABILITIES)
+            stream = await migration.attach_stream(domain.monitor, _STREAM)
+            try:
+                await domain.monitor.execute("migrate-incoming", {"uri": f"fd:{_STREAM}"})
+            except BaseException:
+                stream.close()
+                raise
+        except BaseException:
+            await self.discard()
+            raise
+        return stream
+
+    async def loaded(self) -> None:
+        domain = self._domain()
+        if domain.migration.status in migration.IDLE:
+            raise DriverError(f"domain '{self._config.name}' was never sent")
+        try:
+            status = await domain.migration.until("completed")
+        except MonitorLost as error:
+            raise await self._not_loaded(domain) from error
+        if status != "completed":
+            raise await self._not_loaded(domain)
+
+    async def resume(self, *, paused: bool) -> None:
+        domain = self._domain()
+        if domain.role is Role.OUTGOING:
+            raise BadState(f"Domain '{self._config.name}' is on its way out already.")
+        if domain.role is Role.INCOMING and domain.migration.status != "completed":
+            raise BadState(f"Domain '{self._config.name}' is not loaded.")
+        await self._plant.network.connect(domain.config)
+        if paused:
+            await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+        else:
+            await _run(domain)
+            await domain.announce()
+        # Written last, so that the guest does not wait for a disk; whoever reads an old record sees the guest run.
+        await domain.assign(Role.OWN)
+
+    async def discard(self) -> None:
+        domain = self._find()
+        if domain is None:
+            await self._plant.remove_logs(self._config.uuid)
+            return
+        if domain.role is not Role.INCOMING:
+            raise BadState(f"Domain '{self._config.name}' is this host's own and is not discarded.")
+        await self._destroy(domain)
+
+    def _domain(self) -> Domain:
+        domain = self._find()
+        if domain is None:
+            raise DriverError(f"domain '{self._config.name}' is not being received here")
+        return domain
+
+    async def _not_loaded(self, domain: Domain) -> DriverError:
+        """QEMU ends itself when a stream cannot be loaded; its reason is in its log then."""
+        await domain.process.ended.wait(_DYING_S)
+        reason = self._plant.complaint(domain.uuid) or "QEMU gave no reason"
+        return DriverError(f"domain '{self._config.name}' could not be loaded: {reason}")
+
+
+async def _run(domain: Domain) -> None:
+    try:
+        await domain.cont()
+    except CommandRefused:
+        await domain.refresh()
+        if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
+            raise  # else it had ended before it left, and arrived as it was

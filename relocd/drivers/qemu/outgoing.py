@@ -1,0 +1,157 @@
+"""A domain on its way out: the contract's Outgoing on QEMU.
+
+QEMU facts this rests on: a migration that fails or is cancelled leaves the guest as it was, but for one that had
+been halted; a source that has completed ("postmigrate") comes back with ``cont`` as long as the target never ran.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+from relocd.drivers.qemu import migration
+from relocd.drivers.qemu.disks import activate
+from relocd.drivers.qemu.domain import Domain
+from relocd.drivers.qemu.plant import Plant
+from relocd.drivers.qemu.qmp import CommandRefused
+from relocd.drivers.qemu.store import Role
+from relocd.errors import BadState, DriverError
+from relocd.model import DomainState, Progress
+
+_STREAM = "relocd-out"
+
+#: Run states that a cancelled migration of a paused guest can end in; only ``cont`` leads out of them.
+_STUCK = frozenset({"postmigrate", "finish-migrate"})
+
+
+class QemuOutgoing:
+    """See :class:`relocd.drivers.base.Outgoing`. ``find`` returns the domain as long as it is here."""
+
+    def __init__(
+        self, find: Callable[[], Domain | None], destroy: Callable[[Domain], Awaitable[None]], plant: Plant
+    ) -> None:
+        self._find = find
+        self._destroy = destroy
+        self._plant = plant
+        self._cancelling = DeferredLock()
+
+    @property
+    def was_paused(self) -> bool:
+        domain = self._find()
+        if domain is None:
+            return False
+        if domain.role is Role.OUTGOING:
+            return domain.record.was_paused
+        return domain.guest is DomainState.PAUSED
+
+    async def start(self, *, live: bool, downtime_limit_ms: int) -> socket.socket:
+        domain = self._domain()
+        if domain.role is not Role.OWN or domain.guest not in (DomainState.RUNNING, DomainState.PAUSED):
+            raise BadState(f"Domain '{domain.config.name}' is {domain.state} and cannot be relocated.")
+        await domain.assign(Role.OUTGOING, was_paused=self.was_paused)
+        try:
+            return await self._begin(domain, live, downtime_limit_ms)
+        except BaseException:
+            await self.cancel()
+            raise
+
+    async def progress(self) -> Progress:
+        answer = await self._domain().monitor.execute("query-migrate")
+        memory = answer.get("ram", {})
+        return Progress(
+            round=self._domain().migration.round,
+            total_bytes=memory.get("total", 0),
+            remaining_bytes=memory.get("remaining", 0),
+            dirty_rate_bytes_s=memory.get("dirty-pages-rate", 0) * memory.get("page-size", 4096),
+            downtime_ms=answer.get("downtime"),
+        )
+
+    async def paused(self) -> None:
+        await self._reach("pre-switchover")
+
+    async def switch_over(self) -> None:
+        await self._domain().monitor.execute("migrate-continue", {"state": "pre-switchover"})
+
+    async def finished(self) -> None:
+        await self._reach("completed")
+
+    async def cancel(self) -> None:
+        # Whoever waits for the migration cancels too when it breaks off.
+        await self._cancelling.run(lambda: Deferred.fromCoroutine(self._cancel()))
+
+    async def _cancel(self) -> None:
+        domain = self._find()
+        if domain is None or domain.role is not Role.OUTGOING:
+            return
+        if domain.migration.status not in migration.FINAL | migration.IDLE:
+            await self._stop_migration(domain)
+        await self._restore(domain)
+        await domain.assign(Role.OWN)
+
+    async def release(self) -> None:
+        domain = self._find()
+        if domain is None:
+            return
+        if domain.role is not Role.OUTGOING:
+            raise BadState(f"Domain '{domain.config.name}' is not on its way out.")
+        await self._destroy(domain)
+
+    def _domain(self) -> Domain:
+        domain = self._find()
+        if domain is None:
+            raise DriverError("the domain is gone")
+        return domain
+
+    async def _begin(self, domain: Domain, live: bool, downtime_limit_ms: int) -> socket.socket:
+        monitor = domain.monitor
+        if domain.record.was_paused and await domain.run_state() in _STUCK:
+            await _unstick(domain)
+        domain.migration.forget()
+        await migration.prepare(monitor, migration.SOURCE_CAPABILITIES)
+        # The cap on the link is the carrier's: QEMU's own (128 MiB/s by default) would only slow it down.
+        await monitor.execute(
+            "migrate-set-parameters", {"max-bandwidth": 0, "downtime-limit": downtime_limit_ms}
+        )
+        if not live and domain.guest is DomainState.RUNNING:
+            await domain.stop()
+        stream = await migration.attach_stream(monitor, _STREAM)
+        try:
+            await monitor.execute("migrate", {"uri": f"fd:{_STREAM}"})
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    async def _reach(self, status: str) -> None:
+        """Wait for a state of the migration; if it ends in another one, bring the guest back and say why."""
+        domain = self._domain()
+        reached = await domain.migration.until(status)
+        if reached != status:
+            reason = await domain.migration.error() or f"it is {reached}"
+            await self.cancel()
+            raise DriverError(f"QEMU's stream of domain '{domain.config.name}' broke off: {reason}")
+
+    async def _stop_migration(self, domain: Domain) -> None:
+        try:
+            await domain.monitor.execute("migrate_cancel")
+        except CommandRefused:  # it has just ended by itself
+            await domain.migration.refresh()
+        await domain.migration.until(*migration.FINAL)
+
+    async def _restore(self, domain: Domain) -> None:
+        if not domain.record.was_paused:
+            if domain.guest is DomainState.PAUSED:
+                await domain.cont()
+        elif await domain.run_state() in _STUCK:
+            await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+
+
+async def _unstick(domain: Domain) -> None:
+    """Lead a paused guest out of "postmigrate", from where QEMU refuses to migrate.
+
+    The guest runs for the moment between the two commands; QEMU knows no other way.
+    """
+    await domain.cont()
+    await domain.stop()

@@ -1,0 +1,196 @@
+"""What a domain uses on this host: taps, process, sockets, record, logs. Builds it, takes it up again, removes it.
+
+The record is written before the first thing is made and removed after the last one is gone; whatever is in between
+when the daemon dies is found by the sweep at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Container, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from attrs import evolve
+from twisted.logger import Logger
+
+from relocd.drivers import bootstore
+from relocd.drivers.base import DriverPaths
+from relocd.drivers.qemu import logs
+from relocd.drivers.qemu.cmdline import Launch, argv
+from relocd.drivers.qemu.disks import examine
+from relocd.drivers.qemu.domain import Domain
+from relocd.drivers.qemu.network import Network
+from relocd.drivers.qemu.process import INHERITED_FD, Process, alive, in_scope, search, spawn
+from relocd.drivers.qemu.qmp import Monitor, MonitorLost
+from relocd.drivers.qemu.sockets import check_length, listening
+from relocd.drivers.qemu.store import Record, Role, Store
+from relocd.drivers.worker import Worker
+from relocd.errors import DriverError
+from relocd.model import DomainConfig, DomainState
+
+_START_TIMEOUT_S = 30.0
+"""Until QEMU answers. It takes 50 ms, or seconds on a busy host or from a slow disk."""
+
+_ADOPT_TIMEOUT_S = 5.0
+
+
+class Plant:
+    """The means of one daemon."""
+
+    log = Logger()
+
+    def __init__(self, paths: DriverPaths) -> None:
+        self.paths = paths
+        self.worker = Worker("qemu")
+        self.network = Network(str(paths.run))
+        self._records = Worker("records")
+        self._store = Store(paths.state)
+
+    async def open(self) -> None:
+        """Make the directories and connect to the kernel."""
+        for directory in (self.paths.run / "domains", self.paths.boot, self.paths.log):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await self.network.open()
+
+    async def close(self) -> None:
+        """Let go of everything; domains go on."""
+        await self.network.close()
+        self.worker.stop()
+        self._records.stop()
+
+    async def new_record(self, config: DomainConfig, role: Role) -> Record:
+        """A record with an id of its own, not yet written."""
+        return Record(config, await self._records.run(self._store.next_id), role)
+
+    async def save(self, record: Record) -> None:
+        """Write a record down; it is on disk when this returns."""
+        await self._records.run(self._store.save, record)
+
+    async def build(self, record: Record, *, binary: str, sandbox: bool) -> Domain:
+        """Start a domain's QEMU, paused, its network not connected. Whatever fails, nothing is left."""
+        await self.save(record)
+        try:
+            await self.worker.run(bootstore.require, self.paths.boot, record.config)
+            launch = await self._prepare(record, binary, sandbox)
+            return await self._launch(record, launch)
+        except BaseException:
+            await self._end_stray(record)
+            await self.remove(record, logs_too=False)
+            raise
+
+    async def adopt(self, record: Record) -> Domain | None:
+        """Take up a domain of a former daemon; None if its QEMU is gone.
+
+        One that runs and does not answer is taken up too: it can be seen, and destroyed.
+        """
+        process = record.process
+        if process is None:
+            process = await self.worker.run(search, record.uuid, self.console_path(record.uuid))
+            record = evolve(record, process=process)
+        if process is None or not await self.worker.run(alive, process, record.uuid):
+            return None
+        try:
+            domain = Domain(
+                record, Process(process), await self._connect(record, _ADOPT_TIMEOUT_S), self.save
+            )
+            await domain.refresh()
+        except DriverError as error:
+            self.log.error("{name}: {error}", name=record.config.name, error=error)
+            domain = Domain(record, Process(process), Monitor.absent(record.config.name), self.save)
+            domain.guest = DomainState.RUNNING
+        return domain
+
+    async def remove(self, record: Record, *, logs_too: bool) -> None:
+        """Remove what a domain used whose QEMU has ended. Idempotent.
+
+        Raises DriverError if something could not be removed; the record stays then, for another try.
+        """
+        await self.network.remove(record.config)
+        await self.worker.run(self._remove_files, record.uuid, logs_too)
+        await self._records.run(self._store.remove, record.uuid)
+
+    async def remove_logs(self, uuid: UUID) -> None:
+        """Remove what a domain's logs hold. Idempotent."""
+        await self.worker.run(logs.remove, self.paths.log, uuid)
+
+    def records(self) -> list[Record]:
+        """What was known of domains when the last daemon ended. Blocks."""
+        return list(self._store.load())
+
+    async def sweep(self, living: Sequence[DomainConfig]) -> None:
+        """Remove taps, run files and old logs that no domain uses."""
+        await self.network.sweep(living)
+        used = {str(config.uuid) for config in living}
+        await self.worker.run(self._sweep_files, used)
+
+    def console_path(self, uuid: UUID) -> Path:
+        """The console's socket."""
+        return self.run_dir(uuid) / "console.sock"
+
+    def run_dir(self, uuid: UUID) -> Path:
+        """Where a domain's sockets are."""
+        return self.paths.run / "domains" / str(uuid)
+
+    def complaint(self, uuid: UUID) -> str:
+        """The last that a domain's QEMU wrote to its error log; empty if nothing. Blocks for a short read."""
+        return logs.last_words(logs.error_log(self.paths.log, uuid))
+
+    def _monitor_path(self, uuid: UUID) -> Path:
+        return self.run_dir(uuid) / "monitor.sock"
+
+    async def _prepare(self, record: Record, binary: str, sandbox: bool) -> Launch:
+        config = record.config
+        check_length(self.console_path(record.uuid))
+        self.run_dir(record.uuid).mkdir(mode=0o700, exist_ok=True)
+        disks = [await self.worker.run(examine, disk) for disk in config.disks]
+        return Launch(
+            binary=binary,
+            boot_dir=str(self.paths.boot),
+            monitor_fd=INHERITED_FD,
+            console_socket=str(self.console_path(record.uuid)),
+            console_log=str(logs.console_log(self.paths.log, record.uuid)),
+            taps=await self.network.create(config),
+            disks=tuple(disks),
+            sandbox=sandbox,
+            incoming=record.role is Role.INCOMING,
+        )
+
+    async def _launch(self, record: Record, launch: Launch) -> Domain:
+        unit = f"relocd-domain-{record.uuid}-{record.id}"
+        command = in_scope(argv(record.config, launch), unit=unit, environment=os.environ)
+        log = logs.error_log(self.paths.log, record.uuid)
+        with listening(self._monitor_path(record.uuid)) as listener:
+            identity = await self.worker.run(spawn, command, log=log, descriptor=listener.fileno())
+        record = evolve(record, process=identity)
+        await self.save(record)
+        try:
+            monitor = await self._connect(record, _START_TIMEOUT_S)
+        except MonitorLost as error:
+            reason = self.complaint(record.uuid) or "it gave no reason"
+            raise DriverError(f"QEMU did not start: {reason}", hint=f"see {log}") from error
+        return Domain(record, Process(identity), monitor, self.save)
+
+    async def _connect(self, record: Record, timeout_s: float) -> Monitor:
+        path = self._monitor_path(record.uuid)
+        return await Monitor.connect(path, name=record.config.name, timeout_s=timeout_s)
+
+    async def _end_stray(self, record: Record) -> None:
+        """End a QEMU that was started, but not far enough to be a domain."""
+        identity = await self.worker.run(search, record.uuid, self.console_path(record.uuid))
+        if identity is not None:
+            process = Process(identity)
+            process.kill()
+            await process.ended.wait()
+
+    def _remove_files(self, uuid: UUID, logs_too: bool) -> None:
+        shutil.rmtree(self.run_dir(uuid), ignore_errors=True)
+        if logs_too:
+            logs.remove(self.paths.log, uuid)
+
+    def _sweep_files(self, used: Container[str]) -> None:
+        for directory in (self.paths.run / "domains").iterdir():
+            if directory.name not in used:
+                shutil.rmtree(directory, ignore_errors=True)
+        logs.sweep(self.paths.log, used)

@@ -1,0 +1,121 @@
+"""Asks a QEMU binary what it can do, once for each state of the binary and of this host's KVM."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from attrs import evolve
+
+from relocd.config import AcceleratorChoice, Config
+from relocd.drivers.base import DriverPaths
+from relocd.drivers.files import write_whole
+from relocd.drivers.qemu.capabilities import Capabilities, accelerators, cpu_names, machine_names
+from relocd.drivers.qemu.options import option
+from relocd.drivers.qemu.process import INHERITED_FD, Process, spawn
+from relocd.drivers.qemu.qmp import Monitor, MonitorLost
+from relocd.drivers.qemu.sockets import listening
+from relocd.drivers.worker import Worker
+from relocd.errors import DriverError
+from relocd.model import Accelerator
+
+_NOBODY = UUID(int=0)
+_START_TIMEOUT_S = 20.0
+
+
+async def probe(config: Config, paths: DriverPaths, worker: Worker) -> Capabilities:
+    """Capabilities of the configured binary, from the cache in the state directory if nothing has changed.
+
+    Raises DriverError if there is no such binary, or it does not run.
+    """
+    binary = await worker.run(shutil.which, config.qemu_binary)
+    if binary is None:
+        raise DriverError(
+            f"there is no {config.qemu_binary}",
+            hint="install QEMU, or set qemu-binary in relocd's configuration",
+        )
+    working = await worker.run(_working_accelerators, config.qemu_accelerator)
+    cache = paths.state / f"qemu-{_key(Path(binary), working)}.json"
+    known = await worker.run(_cached, cache)
+    if known is None:
+        known = await _ask(binary, paths, working)
+        await worker.run(_remember, cache, known)
+    return evolve(known, binary=binary)
+
+
+def _working_accelerators(choice: AcceleratorChoice) -> tuple[Accelerator, ...]:
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
+    return accelerators(choice, cpu_flags=flags, kvm_opens=_opens("/dev/kvm"))
+
+
+def _opens(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def _key(binary: Path, working: tuple[Accelerator, ...]) -> str:
+    facts = binary.stat()
+    return "-".join([str(facts.st_ino), str(facts.st_mtime_ns), str(facts.st_size), *working])
+
+
+def _cached(cache: Path) -> Capabilities | None:
+    try:
+        return Capabilities.from_json(cache.read_text())
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # absent or of another version: ask again
+
+
+def _remember(cache: Path, known: Capabilities) -> None:
+    for old in cache.parent.glob("qemu-*.json"):
+        old.unlink(missing_ok=True)
+    write_whole(cache, known.to_json().encode())
+
+
+async def _ask(binary: str, paths: DriverPaths, working: tuple[Accelerator, ...]) -> Capabilities:
+    """Start QEMU without a machine for each accelerator, and ask."""
+    cpus: dict[str, str] = {}
+    answers: dict[str, Any] = {}
+    for accelerator in reversed(working):
+        answers = await _interview(binary, paths, accelerator)
+        cpus.update(cpu_names(answers["query-cpu-definitions"]))
+    number = answers["query-version"]["qemu"]
+    return Capabilities(
+        binary=binary,
+        version=f"{number['major']}.{number['minor']}.{number['micro']}",
+        machines=machine_names(answers["query-machines"]),
+        cpus=cpus,
+        accelerators=working,
+        sandbox=any(entry["option"] == "sandbox" for entry in answers["query-command-line-options"]),
+    )
+
+
+async def _interview(binary: str, paths: DriverPaths, accelerator: Accelerator) -> dict[str, Any]:
+    log = paths.log / "qemu-probe.log"
+    socket_path = paths.run / "probe.sock"
+    argv = [
+        *(binary, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-S"),
+        *("-uuid", str(_NOBODY), "-accel", "tcg" if accelerator is Accelerator.TCG else "kvm"),
+        *("-chardev", option("socket", id="monitor", fd=INHERITED_FD, server=True, wait=False)),
+        *("-mon", "chardev=monitor,mode=control"),
+    ]
+    with listening(socket_path) as listener:
+        process = Process(spawn(argv, log=log, descriptor=listener.fileno()))
+    try:
+        monitor = await Monitor.connect(socket_path, name=binary, timeout_s=_START_TIMEOUT_S)
+        asked = ("query-version", "query-machines", "query-cpu-definitions", "query-command-line-options")
+        answers = {command: await monitor.execute(command) for command in asked}
+        await monitor.close()
+    except MonitorLost as error:
+        raise DriverError(f"{binary} does not run", hint=f"see {log}") from error
+    finally:
+        process.kill()
+        await process.ended.wait()
+        socket_path.unlink(missing_ok=True)
+    return answers

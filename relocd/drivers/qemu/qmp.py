@@ -1,0 +1,169 @@
+"""The QMP connection to one QEMU. The only module that touches ``qemu.qmp``, whose interface is not stable
+yet.
+
+Commands are coroutines that await Deferreds, events are callbacks in the reactor thread; both need Twisted's
+asyncio reactor. The connection is made when QEMU starts and stays, so that nothing has to be set up between a
+commit and the command that resumes the domain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp.message import Message
+from twisted.logger import Logger
+
+from relocd.drivers.aio import awaited
+from relocd.errors import DriverError
+
+COMMAND_TIMEOUT_S = 15.0
+"""QEMU answers within milliseconds, but for ``cont`` on slow storage (it opens the disks for writing)."""
+
+EventListener = Callable[[str, Mapping[str, Any]], None]
+
+# A lost connection is told to our own listeners; the library would log it as an error, with a traceback.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+
+class CommandRefused(DriverError):
+    """QEMU understood a command and did not do it. ``error_class`` is QMP's, mostly ``GenericError``."""
+
+    def __init__(self, message: str, error_class: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
+class MonitorLost(DriverError):
+    """The connection is gone, as a rule because QEMU is. Whether a command was carried out is not known."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"QEMU of {name} is gone or does not answer")
+
+
+class Monitor:
+    """One QMP connection. Make it with :meth:`connect`; use it in the reactor thread."""
+
+    _log = Logger()
+
+    def __init__(self, name: str, client: QMPClient, *, lost: bool = False) -> None:
+        self._name = name
+        self._client = client
+        self._listeners: list[EventListener] = []
+        self._lost_listeners: list[Callable[[], None]] = []
+        self._lost = lost
+        self._closing = asyncio.Event()
+        self._watching = asyncio.ensure_future(self._watch())
+
+    @classmethod
+    def absent(cls, name: str) -> Monitor:
+        """What stands for the connection to a QEMU that does not answer: every command raises MonitorLost."""
+        return cls(name, QMPClient(name), lost=True)
+
+    @classmethod
+    async def connect(cls, path: Path, *, name: str, timeout_s: float = COMMAND_TIMEOUT_S) -> Monitor:
+        """Connect to QEMU's socket and leave its negotiation mode. Raises MonitorLost if that fails."""
+        client = QMPClient(name)
+        try:
+            await awaited(asyncio.wait_for(client.connect(str(path)), timeout_s))
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            raise MonitorLost(name) from error
+        return cls(name, client)
+
+    @property
+    def lost(self) -> bool:
+        """The connection has ended."""
+        return self._lost
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Any:
+        """Run a command and return what QEMU answers.
+
+        Raises CommandRefused, MonitorLost, or DriverError when no answer comes within ``timeout_s``.
+        """
+        if self._lost:
+            raise MonitorLost(self._name)
+        try:
+            return await awaited(asyncio.wait_for(self._client.execute(command, arguments), timeout_s))
+        except ExecuteError as error:
+            raise CommandRefused(f"QEMU refused {command}: {error}", error.error_class) from error
+        except TimeoutError as error:
+            raise DriverError(
+                f"QEMU of {self._name} did not answer {command} within {timeout_s:g} s"
+            ) from error
+        except (QMPError, OSError, EOFError) as error:
+            raise MonitorLost(self._name) from error
+
+    async def send_descriptor(self, descriptor: int, name: str) -> None:
+        """Give QEMU a duplicate of ``descriptor``, to be used as ``fd:name``."""
+        if self._lost:
+            raise MonitorLost(self._name)
+        try:
+            self._client.send_fd_scm(descriptor)
+        except (QMPError, OSError) as error:
+            raise MonitorLost(self._name) from error
+        await self.execute("getfd", {"fdname": name})
+
+    def listen(self, listener: EventListener) -> None:
+        """Have ``listener(event, data)`` called for each event of QEMU."""
+        self._listeners.append(listener)
+
+    def on_lost(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called once the connection ends (at once if it has)."""
+        if self._lost:
+            listener()
+        else:
+            self._lost_listeners.append(listener)
+
+    async def close(self) -> None:
+        """End the connection; QEMU goes on. Listeners are not called any more. Idempotent."""
+        self._listeners.clear()
+        self._lost_listeners.clear()
+        self._closing.set()
+        await awaited(asyncio.shield(self._watching))
+
+    async def _dispatch_events(self) -> None:
+        async for event in self._client.events:
+            self._dispatch(event)
+
+    def _dispatch(self, event: Message) -> None:
+        data = event.get("data")
+        for listener in tuple(self._listeners):
+            try:
+                listener(str(event["event"]), data if isinstance(data, Mapping) else {})
+            except Exception:  # noqa: BLE001 - one listener's bug must not cost the others their events
+                self._log.failure("a listener failed on {event}", event=event["event"])
+
+    async def _watch(self) -> None:
+        """Keep the connection until QEMU or we end it; only here it is taken down."""
+        if self._lost:
+            return
+        dispatching = asyncio.ensure_future(self._dispatch_events())
+        ends = [asyncio.ensure_future(self._closing.wait()), asyncio.ensure_future(self._broken())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*ends, dispatching):
+            task.cancel()
+        self._lost = True
+        await self._disconnect()
+        listeners, self._lost_listeners = self._lost_listeners, []
+        for listener in listeners:
+            listener()
+
+    async def _broken(self) -> None:
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
+
+    async def _disconnect(self) -> None:
+        # disconnect() raises what ended the connection; that it ended is all that matters here.
+        with contextlib.suppress(QMPError, OSError, EOFError):
+            await self._client.disconnect()
