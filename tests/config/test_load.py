@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relocd.config import AcceleratorChoice, Compression, Config, LogLevel
@@ -291,14 +291,15 @@ def test_defaults_of_xend_that_were_different() -> None:
 
 # -- any text ------------------------------------------------------------------------------------------
 
-settings = st.builds(
+forms = st.builds(
     "({} {})".format,
     st.sampled_from([*BY_NAME, *WITHOUT_MEANING]),
     st.text() | st.sampled_from(["yes", "1", "''", "()", "(a b)", "/srv", "auto", "'(' ')'", "9" * 30]),
 )
 
 
-@given(st.lists(settings, max_size=4).map("\n".join) | st.text())
+@settings(deadline=None)
+@given(st.lists(forms, max_size=4).map("\n".join) | st.text())
 def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):
         assert isinstance(load_config(text, source="f").config, Config)
