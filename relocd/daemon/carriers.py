@@ -65,7 +65,7 @@ class Carrier:
         return carrier
 
     def _spawn(self) -> None:
-        arguments = [sys.executable, "-P", "-m", "relocd.carrier", "--control-fd", str(CONTROL_FD)]
+        arguments = [sys.executable, "-P", "-m", "relocd.carrier", "--control", str(CONTROL_FD)]
         environment = {key: os.environ[key] for key in ("PATH", "LANG", "PYTHONPATH") if key in os.environ}
         descriptors = {0: 2, 1: 2, 2: 2, CONTROL_FD: self._theirs.fileno()}
         self._process = self._reactor.spawnProcess(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet import defer
@@ -108,8 +109,7 @@ class Dialogue(Protocol):
 
     def connectionMade(self) -> None:
         """Name the peer, make a dead link noticeable."""
-        address = self.tcp.getPeer()
-        self.peer = str(getattr(address, "host", address))
+        self.peer = plain_address(self.tcp.getPeer().host)
         self.tcp.setTcpNoDelay(True)
         self.tcp.setTcpKeepAlive(True)
         handle = self.tcp.getHandle()
@@ -174,3 +174,10 @@ class Dialogue(Protocol):
         self._end(f"{self.peer} was silent for {self._idle_timeout_s:g} s")
         if self.transport is not None:
             self.tcp.abortConnection()
+
+
+def plain_address(address: str) -> str:
+    """An address without zone, and IPv4 for an IPv4-mapped IPv6 address."""
+    parsed = ip_address(address.partition("%")[0])
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return str(mapped or parsed)

@@ -12,8 +12,8 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relocd.daemon.dialogue import Dialogue
-from relocd.daemon.gate import Admission, Gate, plain_address
+from relocd.daemon.dialogue import Dialogue, plain_address
+from relocd.daemon.gate import Admission, Gate
 
 if TYPE_CHECKING:
     from twisted.internet.protocol import Protocol

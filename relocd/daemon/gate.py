@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from attrs import frozen
 
 from relocd.allow import AllowList
+from relocd.daemon.dialogue import plain_address
 from relocd.daemon.lookup import Resolver
 
 
@@ -50,9 +49,3 @@ class Gate:
         known = f"its confirmed names: {', '.join(names)}" if names else "no confirmed name"
         return Admission(False, f"{address} ({known}) matches no pattern of xen-relocation-hosts-allow")
 
-
-def plain_address(address: str) -> str:
-    """An address without zone, and IPv4 for an IPv4-mapped IPv6 address."""
-    parsed = ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed)

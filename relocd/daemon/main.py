@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from relocd import __version__
 from relocd.allow import AllowList
-from relocd.config import load_config
+from relocd.config.load import load_config
 from relocd.errors import ConfigError, RelocdError
 
 if TYPE_CHECKING:
-    from relocd.config import Loaded
+    from relocd.config.load import Loaded
 
 _EPILOG = """\
 signals: SIGTERM and SIGINT stop relocd (domains keep running); SIGHUP reloads the configuration.

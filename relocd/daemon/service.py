@@ -16,7 +16,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from relocd.allow import AllowList
-from relocd.config import Config, load_config
+from relocd.config import Config
+from relocd.config.load import load_config
 from relocd.daemon.context import Context
 from relocd.daemon.control import listen_control
 from relocd.daemon.doorway import DoorwayFactory

@@ -20,7 +20,9 @@ from relocd.wire.messages import (
     Message,
     Problem,
     Propose,
+    Ready,
     agree,
+    encode,
     known_heads,
 )
 
@@ -83,7 +85,14 @@ class Session:
             self._dialogue.breach(ProtocolError("no relocation waits for such a lane"))
             return
         self._dialogue.listen(_ignore, _ignore)
-        taker(detach(self._dialogue.tcp))
+        sock = detach(self._dialogue.tcp)
+        try:
+            sock.sendall(encode(Ready()))  # a few bytes into an empty buffer: this does not wait
+        except OSError as error:
+            self.log.warn("a lane of {id} broke at once: {error}", id=lane.relocation, error=error)
+            sock.close()
+        else:
+            taker(sock)
 
     def _work(self, message: Propose | Inquire, peer: Hello) -> None:
         handle = self._relocations.propose if isinstance(message, Propose) else self._relocations.inquire

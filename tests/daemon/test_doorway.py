@@ -10,9 +10,9 @@ import pytest
 
 from relocd.allow import AllowList
 from relocd.daemon.detach import detach
-from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.dialogue import Dialogue, plain_address
 from relocd.daemon.doorway import DoorwayFactory
-from relocd.daemon.gate import Gate, plain_address
+from relocd.daemon.gate import Gate
 from relocd.daemon.lookup import Resolver, confirmed_names
 from relocd.daemon.session import Session
 from relocd.wire.messages import Hello, Problem, decode, encode
