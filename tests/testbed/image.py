@@ -20,8 +20,8 @@ CACHE_VARIABLE = "RELOCD_TEST_CACHE"
 CHECKOUT = Path(__file__).parents[2]
 MEMORY_MIN_MIB = 96  # with less, this kernel dies before it can unpack the ramdisk
 
-# quiet to nokaslr: half a second less of an emulated boot. tsc=reliable: the clock is not checked against a slower one,
-# which would find a jump after each relocation and switch to the slower one.
+# From nokaslr on: half a second less of an emulated boot. tsc=reliable also: the clock is not checked against a
+# slower one, which would find a jump after a relocation and be used from then on.
 BOOT_OPTIONS = (
     "console=ttyS0 quiet nokaslr cryptomgr.notests=1 audit=0 no_timer_check init_on_alloc=0 tsc=reliable"
 )

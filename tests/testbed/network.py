@@ -94,6 +94,11 @@ class Host:
         ]
         ip_batch(self.netns, commands)
 
+    @property
+    def children(self) -> list[subprocess.Popen[bytes]]:
+        """Everything that ``popen`` started."""
+        return list(self._children)
+
     def stop_children(self) -> None:
         """Stop everything that ``popen`` started and that still runs."""
         while self._children:
@@ -209,7 +214,7 @@ def ip_batch(netns: str, commands: Sequence[str]) -> None:
 
 
 def _bridge(name: str, number: int) -> str:
-    """A bridge with a fixed MAC: else it takes the lowest of its ports, and each new tap makes its peers forget it."""
+    """A bridge with a fixed MAC: else it takes the lowest of its ports, and a new tap makes peers lose it."""
     mac = f"02:52:4c:4f:00:{number:02x}"
     return f"link add {name} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
 

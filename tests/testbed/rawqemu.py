@@ -26,7 +26,7 @@ GUEST_MAC = "52:54:00:4c:4f:10"
 # QEMU before 8.2.3 and 9.0 emulating (TCG) loses writes of a guest that is being migrated: when it takes over the
 # dirty bits of a block of RAM whose size is a multiple of 256 KiB, it forgets that the emulator's TLB still lets
 # stores to those pages through unmarked (fixed by "Fix migration dirty bitmap coherency with TCG memory access").
-# About one relocation in five left a crashed guest. Two more pages make it take the other, correct path.
+# About one migration in four left a crashed guest. Two more pages make it take the other, correct path.
 _PAD_KIB = 8
 _ENDS = ("completed", "failed", "cancelled")
 

@@ -55,7 +55,7 @@ class UdpEchoClient:
         self._host = host
         self._target = [ip, str(port), str(round(interval_ms * 1000))]
         self._process: subprocess.Popen[bytes] | None = None
-        self._notes = tempfile.NamedTemporaryFile(prefix="relocd-echo-")  # noqa: SIM115: read until we are gone
+        self._notes = tempfile.NamedTemporaryFile(prefix="relocd-echo-")  # noqa: SIM115 (read until we are gone)
         self._notes.truncate(udp_probe.FILE_BYTES)
         self._start_s = time.monotonic()
         self._end_s: float | None = None

@@ -1,0 +1,226 @@
+"""relocd on a host of the testbed, as it is installed: the program, its clients, and what it may not leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from attrs import define, field, frozen
+
+from .commands import TestbedError
+from .image import CHECKOUT
+from .network import SUBNET, Host
+from .processes import kill_all, stop_child
+
+PORT = 8002
+READY_S = 60.0
+COMMAND_S = 600.0
+PROGRAMS = CHECKOUT / ".venv" / "bin"
+# Sockets of the daemon and of domains, and the like: what is in the run directory of a daemon without domains.
+KEPT_IN_RUN_DIR = frozenset({"control.sock", "lock", "relocd.pid"})
+STOP_S = 20.0  # the daemon sees relocations to a stated end first
+
+
+@frozen
+class Reply:
+    """How a command of an administrator ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def events(self) -> list[Any]:
+        """The JSON lines that it printed."""
+        return [json.loads(line) for line in self.stdout.splitlines() if line.strip()]
+
+    @property
+    def result(self) -> Any:
+        """The last of them. Raises IndexError if there is none."""
+        return self.events[-1]
+
+
+@define(eq=False)
+class RelocdHost:
+    """A daemon on ``host``, with all its files below ``directory``; a context manager.
+
+    ``settings`` go into its configuration file, over the testbed's own: peers of the testbed's subnet are let in.
+    """
+
+    host: Host
+    directory: Path
+    settings: Mapping[str, str | int] = field(factory=dict)
+    process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+
+    @property
+    def config_file(self) -> Path:
+        """The generated configuration."""
+        return self.directory / "relocd-config.sxp"
+
+    @property
+    def state_dir(self) -> Path:
+        """What outlives a restart."""
+        return self.directory / "state"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and the like."""
+        return self.directory / "run"
+
+    @property
+    def log_file(self) -> Path:
+        """Everything that the daemon printed, over all its starts."""
+        return self.directory / "relocd.log"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where relocctl and xm find it."""
+        return self.run_dir / "control.sock"
+
+    def __enter__(self) -> RelocdHost:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.write_config()
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.terminate()
+        self.kill_domains()
+
+    def write_config(self, settings: Mapping[str, str | int] | None = None) -> None:
+        """Write the configuration file; ``settings`` replace those given before."""
+        if settings is not None:
+            self.settings = settings
+        own: dict[str, str | int] = {
+            "xen-relocation-server": "yes",
+            "xen-relocation-port": PORT,
+            "xen-relocation-hosts-allow": f"{re.escape(SUBNET)}\\.[0-9]+ localhost",
+            "dom0-min-mem": 0,
+        }
+        lines = [f"({key} {_quoted(value)})\n" for key, value in {**own, **self.settings}.items()]
+        self.config_file.write_text("".join(lines))
+
+    def start(self) -> None:
+        """Start the daemon and return once it says that it is ready. Raises TestbedError with its last words."""
+        argv: list[str | Path] = [PROGRAMS / "relocd", "--config", self.config_file]
+        argv += ["--state-dir", self.state_dir, "--run-dir", self.run_dir]
+        notify = self.directory / "notify"  # not an abstract address: those end where the namespace ends
+        notify.unlink(missing_ok=True)
+        with self.log_file.open("ab") as log, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(str(notify))
+            environment = {"NOTIFY_SOCKET": str(notify), "PYTHONUNBUFFERED": "1"}
+            self.process = self.host.popen(argv, stdout=log, stderr=log, env=environment)
+            self._wait_ready(self.process, ready)
+
+    def terminate(self) -> int | None:
+        """Stop the daemon as systemd does; domains go on. Returns its exit code, None if it did not run."""
+        process, self.process = self.process, None
+        return stop_child(process, grace_s=STOP_S) if process else None
+
+    def kill(self) -> None:
+        """Kill the daemon, as a crash would. Domains and carriers are not touched."""
+        process, self.process = self.process, None
+        if process:
+            process.kill()
+            process.wait()
+
+    def relocctl(self, *words: str | Path, check: bool = True, timeout_s: float = COMMAND_S) -> Reply:
+        """Run ``relocctl WORDS --json`` on this host; the reply's ``result`` is its last JSON line.
+
+        Raises TestbedError if it fails, unless ``check`` is off.
+        """
+        return self._client("relocctl", [*words, "--json"], check, timeout_s)
+
+    def xm(self, *words: str | Path, check: bool = True, timeout_s: float = COMMAND_S) -> Reply:
+        """Run ``xm WORDS`` on this host."""
+        return self._client("xm", [*words], check, timeout_s)
+
+    def processes(self) -> dict[int, str]:
+        """Everything that lives on this host but the daemon and what a test started there: pid to command line."""
+        known = {child.pid for child in self.host.children}
+        found = {pid: _command_line(pid) for pid in self.host.pids() if pid not in known}
+        return {pid: line for pid, line in found.items() if line}
+
+    def leftovers(self, keep: Iterable[str] = ()) -> list[str]:
+        """What is still here and should not be: processes, taps, files in the run directory, one text each.
+
+        ``keep`` names the domains (UUIDs) that should be here; what mentions one of them, or is used by it, stays.
+        """
+        kept = list(keep)
+        lines = self.processes()
+        domains = " ".join(line for line in lines.values() if any(uuid in line for uuid in kept))
+        found = [f"process {pid}: {line}" for pid, line in lines.items() if line not in domains]
+        found += [f"tap {name}" for name in self.host.links("tun") if name not in domains]
+        found += [f"file {path}" for path in self._domain_files() if not any(uuid in path for uuid in kept)]
+        return found
+
+    def wait_clean(self, keep: Iterable[str] = (), timeout_s: float = 15) -> None:
+        """Return once nothing is left over; what is being removed gets the time. Raises TestbedError."""
+        deadline = time.monotonic() + timeout_s
+        while found := self.leftovers(keep):
+            if time.monotonic() > deadline:
+                raise TestbedError(f"left on {self.host.name}: " + "; ".join(found))
+            time.sleep(0.05)
+
+    def kill_domains(self) -> None:
+        """End every process of this daemon's that outlived it, domains above all."""
+        kill_all(pid for pid, line in self.processes().items() if str(self.directory) in line)
+
+    def _domain_files(self) -> list[str]:
+        paths = sorted(path for path in self.run_dir.rglob("*") if not path.is_dir())
+        return [
+            name for path in paths if (name := str(path.relative_to(self.run_dir))) not in KEPT_IN_RUN_DIR
+        ]
+
+    def _client(self, program: str, words: Sequence[str | Path], check: bool, timeout_s: float) -> Reply:
+        argv = self.host.argv([PROGRAMS / program, *words])
+        environment = {**os.environ, "RELOCD_SOCKET": str(self.control_socket)}
+        done = subprocess.run(
+            argv, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        reply = Reply(done.returncode, done.stdout, done.stderr)
+        if check and reply.exit_code:
+            said = (reply.stderr or reply.stdout).strip()
+            raise TestbedError(f"{program} {' '.join(map(str, words))}: exit code {reply.exit_code}: {said}")
+        return reply
+
+    def _wait_ready(self, process: subprocess.Popen[bytes], ready: socket.socket) -> None:
+        end = os.pidfd_open(process.pid)
+        try:
+            deadline = time.monotonic() + READY_S
+            while left := max(0.0, deadline - time.monotonic()):
+                readable, _, _ = select.select([ready.fileno(), end], [], [], left)
+                if ready.fileno() in readable and b"READY=1" in ready.recv(4096).splitlines():
+                    return
+                if end in readable:
+                    break
+        finally:
+            os.close(end)
+        raise TestbedError(f"relocd on {self.host.name} did not start: {self.log_file.read_text()[-2000:]}")
+
+
+def _command_line(pid: int) -> str:
+    """A process's arguments, empty if it is gone (or a zombie)."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _quoted(value: str | int) -> str:
+    """A value of an S-expression: numbers bare, texts in quotes."""
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
