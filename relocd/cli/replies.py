@@ -41,7 +41,7 @@ class Domain:
                 start_time=_optional_float(raw.get("start_time")),
                 raw=raw,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise malformed("a domain", error) from None
 
 

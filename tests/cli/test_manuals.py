@@ -34,7 +34,7 @@ def _options(command: click.Command) -> Iterator[str]:
 def _entry(page: str, name: str) -> str:
     """The entry of a command: its heading, which may be shared, and the text below."""
     entries = re.findall(r"(?ms)^\*\*.*?(?=^\*\*|^## )", page)
-    found = [entry for entry in entries if f"**{name}**" in entry.splitlines()[0]]
+    found: list[str] = [entry for entry in entries if f"**{name}**" in entry.splitlines()[0]]
     assert len(found) == 1
     return found[0]
 

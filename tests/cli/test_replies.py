@@ -42,6 +42,14 @@ def test_a_domain_without_its_identity_is_refused(field: str) -> None:
         Domain.of(raw)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("id", "x"), ("id", float("inf")), ("memory_mib", None), ("vcpus", [])]
+)
+def test_a_domain_with_odd_numbers_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ProtocolError, match="relocd's answer is not a domain"):
+        Domain.of(domain("web", 2) | {field: value})
+
+
 @given(JSON)
 def test_other_values_are_refused_in_words(value: object) -> None:
     for read in (Domain.of, Check.of):

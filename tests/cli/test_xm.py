@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relocd.cli import xm, xm_format, xm_help
+from relocd.cli import relocctl, xm, xm_format, xm_help
 from relocd.cli.client import Client
 from relocd.cli.replies import Domain
 from tests.cli.conftest import Run
@@ -27,6 +28,21 @@ def _domains(server: ControlServer) -> None:
         domain("bad", 5, "crashed"),
         domain("arriving", 13, "incoming"),
     ]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command's entry point in this process; test_xm_clients.py runs the installed one."""
+    mains = {"xm": xm.main, "relocctl": relocctl.main}
+
+    def command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            mains[name]()
+        captured = capsys.readouterr()
+        return subprocess.CompletedProcess([name], int(ended.value.code or 0), captured.out, captured.err)
+
+    return command
 
 
 def golden(name: str) -> str:
