@@ -192,11 +192,14 @@ class _BatchReader:
 
 def _ranges(numbers: Numbers) -> npt.NDArray[np.void]:
     """Ascending stretches of page numbers, in the order given."""
-    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    first = np.concatenate(([0], breaks))
-    ranges = np.empty(len(first), _RANGE)
-    ranges["start"] = numbers[first]
-    ranges["count"] = np.diff(first, append=len(numbers))
+    breaks = np.flatnonzero(np.diff(numbers) != 1)
+    ranges = np.empty(len(breaks) + 1, _RANGE)
+    if len(breaks):
+        first = np.concatenate(([0], breaks + 1))
+        ranges["start"] = numbers[first]
+        ranges["count"] = np.diff(first, append=len(numbers))
+    else:
+        ranges[0] = numbers[0], len(numbers)
     return ranges
 
 

@@ -176,6 +176,5 @@ def _check_sizes(header: Header) -> None:
 
 
 def _checksum(summed: bytes, payload: Buffer) -> int:
-    state = xxhash.xxh3_64(summed)
-    state.update(payload)
-    return int(state.intdigest())
+    """The header's hash is the seed of the payload's."""
+    return int(xxhash.xxh3_64_intdigest(payload, xxhash.xxh3_64_intdigest(summed)))

@@ -34,7 +34,6 @@ class QemuDecoder:
     """Bytes in, items out, in order. Never raises on what a stream contains."""
 
     def __init__(self) -> None:
-        self._carry = b""
         self._step: _Step = self._file_header
         self._pass_bytes = 0
         self._pass_then: _Step = self._section
@@ -54,32 +53,16 @@ class QemuDecoder:
         """Whether understanding has ended: only spans come from now on."""
         return self._step == self._rest
 
-    def feed(self, buffer: Buffer) -> list[Item]:
-        """Decode what came next. The items refer to ``buffer``; an incomplete record at its end is kept
-        (copied)."""
-        view = memoryview(buffer).cast("B")
+    def decode(self, buffer: Buffer) -> tuple[list[Item], int]:
+        """Decode what came next; return items, which refer to ``buffer``, and how many bytes they stand for.
+
+        The rest, less than RECORD_BYTES_MAX, is an incomplete record: give it again with more bytes behind it. At the
+        end of the stream it is a span.
+        """
+        view = memoryview(buffer)
         items: list[Item] = []
-        if self._carry:
-            kept = len(self._carry)
-            joint = memoryview(self._carry + bytes(view[: fmt.RECORD_BYTES_MAX]))
-            used = self._scan(joint, kept, items)
-            if used < kept:
-                self._carry = bytes(joint[used:])
-                return items
-            view = view[used - kept :]
-        used = self._scan(view, len(view), items)
-        self._carry = bytes(view[used:])
-        return items
-
-    def finish(self) -> list[Item]:
-        """The stream has ended: what is left of it."""
-        left, self._carry = self._carry, b""
-        return [Span(left)] if left else []
-
-    def _scan(self, view: memoryview, until: int, items: list[Item]) -> int:
-        """Take steps as long as they begin before ``until``; return where the first incomplete one begins."""
         start = position = 0
-        while position < until:
+        while position < len(view):
             found = self._step(view, position)
             if found is None:
                 break
@@ -92,7 +75,7 @@ class QemuDecoder:
             position = end
         if start < position:
             items.append(Span(view[start:position]))
-        return position
+        return items, position
 
     # Steps. Each looks at the bytes from a position on; it returns where the next step begins, and a run if
     # it found one; or None if it needs to see more bytes (at most RECORD_BYTES_MAX).

@@ -12,20 +12,25 @@ from hypothesis import strategies as st
 from relocd.pages.items import PAGE_SIZE, Item, PageRun, Span, ZeroRun
 from relocd.pages.qemu_decoder import QemuDecoder
 from relocd.pages.qemu_encoder import QemuEncoder, encoded_bytes
+from relocd.pages.qemu_format import RECORD_BYTES_MAX
 from tests.pages.streams import BLOCKS, StreamBuilder, anything, builders, bulk, cuts, seen, streams
 
 PAGE = bytes(range(256)) * 16
 
 
 def through(pieces: list[bytes]) -> tuple[bytes, list[Item], QemuDecoder]:
+    """Decode piece by piece, as from a socket, and encode again."""
     decoder, encoder = QemuDecoder(), QemuEncoder()
     items: list[Item] = []
-    out = b""
+    out = rest = b""
     for piece in pieces:
-        found = decoder.feed(piece)
+        data = rest + piece
+        found, used = decoder.decode(data)
+        rest = data[used:]
+        assert len(rest) < RECORD_BYTES_MAX
         out += bytes(encoder.encode(found))
         items += found
-    left = decoder.finish()
+    left: list[Item] = [Span(rest)] if rest else []
     return out + bytes(encoder.encode(left)), items + left, decoder
 
 
@@ -83,7 +88,7 @@ def test_a_long_run_of_zero_pages_is_one_item() -> None:
 
 def test_contents_are_views_of_what_was_fed() -> None:
     stream = np.frombuffer(bulk(10), np.uint8)
-    runs = [i for i in QemuDecoder().feed(stream.data) if isinstance(i, PageRun)]
+    runs = [i for i in QemuDecoder().decode(stream.data)[0] if isinstance(i, PageRun)]
     assert all(np.shares_memory(run.contents, stream) for run in runs)
 
 
@@ -140,14 +145,11 @@ def test_continue_persists_across_sections_and_commands() -> None:
     assert [named for *_, named in builder.seen] == [True, False, False]
 
 
-def test_an_incomplete_record_is_kept_until_the_end() -> None:
-    decoder = QemuDecoder()
-    decoder.feed(bytes(start().bytes) + struct.pack(">Q", 2 << 12 | 0x28) + PAGE[:100])
-    left = decoder.finish()
-    assert len(left) == 1
-    assert isinstance(left[0], Span)
-    assert bytes(left[0].data) == struct.pack(">Q", 2 << 12 | 0x28) + PAGE[:100]
-    assert decoder.finish() == []
+def test_an_incomplete_record_is_not_used() -> None:
+    whole = bytes(start().bytes)
+    items, used = QemuDecoder().decode(whole + struct.pack(">Q", 2 << 12 | 0x28) + PAGE[:100])
+    assert used == len(whole)
+    assert len(seen(items)) == 1
 
 
 def test_items_cannot_be_built_wrong() -> None:

@@ -1,0 +1,193 @@
+"""Sockets: lanes to the peer's carrier, and the stream to the hypervisor. All blocking, with small
+buffers."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from relocd.errors import DriverError, PeerUnreachable, StreamError
+from relocd.pages import frames
+from relocd.pages.frames import HEADER_BYTES, Header, Kind
+from relocd.pages.items import Buffer
+
+SOCKET_BUFFER_BYTES: Final = 128 << 10
+"""Both directions, lanes and stream. The hypervisor decides on its switchover by the speed at which its bytes
+are taken, and every buffered byte has to arrive during the switchover: large buffers cost 100 ms of blackout
+and more."""
+
+KEEPALIVE_IDLE_S: Final = 10
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_PROBES: Final = 4
+USER_TIMEOUT_S: Final = 30
+"""A lane may be idle for ever, but a peer that does not answer for this long is gone."""
+
+
+class Lane:
+    """One connection to the peer's carrier. One thread may receive while others send."""
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        self.number = number
+        self._sock = sock
+        self.turn = threading.Lock()  # for threads that receive in turns
+        self._sending = threading.Lock()
+        self._header = memoryview(bytearray(HEADER_BYTES))
+        _shrink_buffers(sock)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            _tune_tcp(sock)
+
+    def send(self, header: bytes, payload: Buffer) -> None:
+        """Send a whole frame. Raises PeerUnreachable."""
+        try:
+            with self._sending:
+                _send_all(self._sock, [memoryview(header), memoryview(payload)])
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def wait(self) -> None:
+        """Wait until there is something to receive, undisturbed by those who send (see ``_wait_readable``)."""
+        _wait_readable(self._sock)
+
+    def receive_header(self) -> Header | None:
+        """Wait for a frame; None if the peer closed the lane between two frames.
+
+        Raises StreamError for a header that is none, PeerUnreachable for a lane that broke.
+        """
+        got = self._receive(self._header)
+        if not got:
+            return None
+        if got < HEADER_BYTES:
+            raise StreamError(f"lane {self.number} ended inside a frame")
+        return frames.unpack(self._header)
+
+    def receive_payload(self, header: Header, memory: memoryview) -> memoryview:
+        """The payload that belongs to ``header``, in ``memory``. Raises StreamError, PeerUnreachable.
+
+        It is not checked yet: ``frames.verify`` can be done while another thread receives.
+        """
+        payload = memory[: header.wire_bytes]
+        if self._receive(payload) < header.wire_bytes:
+            raise StreamError(f"lane {self.number} ended inside a frame")
+        return payload
+
+    def closed_by_peer(self) -> PeerUnreachable:
+        """The error for a lane that ended too early."""
+        return PeerUnreachable(f"lane {self.number} was closed by the peer before the stream was complete")
+
+    def abort(self, reason: str) -> None:
+        """Tell the peer why this side gives up, unless a frame is under way; then close, whatever happens."""
+        payload = frames.abort_payload(reason)
+        if self._sending.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                frame = frames.pack(Kind.ABORT, 0, payload) + payload
+                self._sock.send(frame, socket.MSG_DONTWAIT)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def _receive(self, memory: memoryview) -> int:
+        try:
+            return _receive_all(self._sock, memory)
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: OSError) -> PeerUnreachable:
+        return PeerUnreachable(f"lane {self.number} to the peer is lost: {error.strerror or error}")
+
+
+class HypervisorStream:
+    """This side's end of the hypervisor's stream. Errors are DriverError."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        _shrink_buffers(sock)
+
+    def wait(self) -> None:
+        """Wait until there is something to receive, undisturbed by those who write (see ``_wait_readable``)."""
+        _wait_readable(self._sock)
+
+    def receive(self, memory: memoryview) -> int:
+        """Wait for bytes; 0 at the end of the stream."""
+        try:
+            return self._sock.recv_into(memory)
+        except OSError as error:
+            raise _broken(error) from None
+
+    def receive_ready(self, memory: memoryview) -> int | None:
+        """Bytes that are there already, 0 at the end of the stream, None if there are none yet."""
+        try:
+            return self._sock.recv_into(memory, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise _broken(error) from None
+
+    def send(self, data: Buffer) -> None:
+        """Write all of ``data``."""
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise _broken(error) from None
+
+    def end(self) -> None:
+        """Say that nothing more is written."""
+        with contextlib.suppress(OSError):  # the hypervisor may have closed its end, content with what it has
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Let the hypervisor notice at once that it is over."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+
+def _broken(error: OSError) -> DriverError:
+    return DriverError(f"the hypervisor's stream is broken: {error.strerror or error}")
+
+
+def _wait_readable(sock: socket.socket) -> None:
+    """Wait in poll(2), for the rarely used direction of a busy socket.
+
+    The kernel wakes a thread that is blocked in recv(2) also each time that another one may go on to send.
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.poll()
+
+
+def _shrink_buffers(sock: socket.socket) -> None:
+    sock.setblocking(True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+
+
+def _tune_tcp(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_S * 1000)
+
+
+def _send_all(sock: socket.socket, parts: Sequence[memoryview]) -> None:
+    left = [part for part in parts if len(part)]
+    while left:
+        sent = sock.sendmsg(left)
+        while left and sent >= len(left[0]):
+            sent -= len(left.pop(0))
+        if sent:
+            left[0] = left[0][sent:]
+
+
+def _receive_all(sock: socket.socket, memory: memoryview) -> int:
+    """Fill ``memory``; less only if the peer closed."""
+    got = 0
+    while got < len(memory):
+        size = sock.recv_into(memory[got:], 0, socket.MSG_WAITALL)
+        if not size:
+            break
+        got += size
+    return got

@@ -1,0 +1,126 @@
+"""The carrier process: started by the daemon with a control socket, ends with it.
+
+python -m relocd.carrier --control 3 --uid 65534 --gid 65534
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Final, NoReturn, assert_never
+
+from relocd.carrier import control
+from relocd.carrier.control import DATAGRAM_BYTES_MAX, DESCRIPTORS_MAX, Command
+from relocd.carrier.process import drop_privileges, tune
+from relocd.carrier.report import Reporter
+from relocd.carrier.side import Side
+from relocd.carrier.source import Source
+from relocd.carrier.target import Target
+from relocd.errors import ProtocolError, RelocdError
+
+NOBODY: Final = 65534
+
+
+class Carrier:
+    """Obeys the daemon's commands. Lives in the main thread; the work is done by the threads of a side."""
+
+    def __init__(self, sock: socket.socket, reporter: Reporter) -> None:
+        self._control = sock
+        self._reporter = reporter
+        self._side: Source | Target | None = None
+
+    def run(self) -> None:
+        """Obey until ``quit`` or until the daemon is gone, which ends a relocation that is under way."""
+        self._reporter.emit(control.CarrierReady())
+        while (received := self._receive()) is not None:
+            command, descriptors = received
+            if isinstance(command, control.Quit):
+                break
+            self._obey(command, descriptors)
+        if self._side is not None and not self._side.ended:
+            self._reporter.give_up("its daemon ended the relocation")
+
+    def _receive(self) -> tuple[Command, list[int]] | None:
+        datagram, descriptors, flags, _ = socket.recv_fds(
+            self._control, DATAGRAM_BYTES_MAX + 1, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+        )
+        if not datagram:
+            return None
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ProtocolError("a control message is too long or brings too many descriptors")
+        command = control.parse_command(datagram)
+        if len(descriptors) != command.descriptors:
+            raise ProtocolError(f"{command} brings {len(descriptors)} descriptors, not {command.descriptors}")
+        return command, descriptors
+
+    def _obey(self, command: Command, descriptors: Sequence[int]) -> None:
+        match command:
+            case control.Send():
+                self._begin(Source(self._reporter, command, *_split(descriptors, command.lanes)))
+            case control.Receive():
+                self._begin(Target(self._reporter, command, *_split(descriptors, command.lanes)))
+            case control.Stream():
+                self._begun().give_stream(socket.socket(fileno=descriptors[0]))
+            case control.AskDigest():
+                self._reporter.emit(control.CarrierDigest(self._begun().totals()))
+            case control.Limit(bytes_per_s=bytes_per_s):
+                self._limit(bytes_per_s)
+            case control.Quit():
+                pass
+            case _:
+                assert_never(command)
+
+    def _begin(self, side: Source | Target) -> None:
+        if self._side is not None:
+            raise ProtocolError("a carrier carries one relocation, not two")
+        self._side = side
+        side.start()
+
+    def _begun(self) -> Side:
+        if self._side is None:
+            raise ProtocolError("a carrier must be told to send or to receive first")
+        return self._side
+
+    def _limit(self, bytes_per_s: int) -> None:
+        if not isinstance(self._side, Source):
+            raise ProtocolError("only a carrier that sends can be limited")
+        self._side.sender.throttle.limit(bytes_per_s)
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Run a carrier; never returns."""
+    options = _parse(arguments)
+    tune()
+    drop_privileges(options.control, options.uid, options.gid)
+    sock = socket.socket(fileno=options.control)
+    reporter = Reporter(sock)
+    threading.excepthook = lambda args: _fail(reporter, args.exc_value)
+    sys.excepthook = lambda _, error, __: _fail(reporter, error)
+    Carrier(sock, reporter).run()
+    os._exit(0)
+
+
+def _split(descriptors: Sequence[int], lanes: int) -> tuple[list[socket.socket], list[int]]:
+    """Lanes come first, then files."""
+    return [socket.socket(fileno=fd) for fd in descriptors[:lanes]], list(descriptors[lanes:])
+
+
+def _fail(reporter: Reporter, error: BaseException | None) -> NoReturn:
+    """Whatever a thread did not expect ends the process with a reason."""
+    if not isinstance(error, RelocdError):
+        traceback.print_exception(error, file=sys.stderr)
+        error = RelocdError(f"the carrier failed: {error!r}", hint="Its standard error has the details.")
+    reporter.fail(error)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="relocd.carrier", description="Moves one domain's page stream.")
+    parser.add_argument("--control", type=int, default=3, help="descriptor of the control socket")
+    parser.add_argument("--uid", type=int, default=NOBODY, help="user to become if started by root")
+    parser.add_argument("--gid", type=int, default=NOBODY, help="group to become if started by root")
+    return parser.parse_args(arguments)

@@ -1,0 +1,100 @@
+"""From a finished frame's content to the lane: hash, compress, send on whatever lane is free."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+
+from attrs import define
+
+from relocd.carrier.lanes import Lane
+from relocd.carrier.reader import StreamReader
+from relocd.carrier.report import Moved
+from relocd.carrier.throttle import Throttle
+from relocd.pages import frames
+from relocd.pages.batch import BatchBuilder
+from relocd.pages.choice import Choice, Compression
+from relocd.pages.digest import StreamDigest, batch_digest
+from relocd.pages.frames import HEADER_BYTES, Kind
+from relocd.pages.items import Buffer
+from relocd.pages.squeeze import Compressor
+from relocd.pages.window import Window
+
+
+@define(eq=False)
+class Job:
+    """One frame to be. A BATCH comes in its builder, the others as a payload.
+
+    ``stream_bytes`` is how much was read from the hypervisor for it.
+    """
+
+    sequence: int
+    kind: Kind
+    payload: Buffer = b""
+    builder: BatchBuilder | None = None
+    stream_bytes: int = 0
+
+
+class Sender:
+    """Shared by all threads that send."""
+
+    def __init__(self, lanes: Sequence[Lane], compression: Compression, reader: StreamReader) -> None:
+        self.throttle = Throttle()
+        self._reader = reader
+        self._choice = Choice(compression)
+        self._digest = StreamDigest()
+        self._order: Window[bytes | None] = Window()
+        self._lock = threading.Lock()
+        self._free_lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for lane in lanes:
+            self._free_lanes.put(lane)
+
+    def digest(self) -> tuple[int, str]:
+        """Batches and digest of all that was taken for sending, up to the first that is still missing."""
+        with self._lock:
+            return self._digest.batches, self._digest.hexdigest()
+
+    def send(self, job: Job, compressor: Compressor) -> Moved:
+        """Send one frame; return when it is wholly handed to a lane. Raises PeerUnreachable."""
+        if job.builder is not None:
+            return self._send_batch(job, job.builder, compressor)
+        with self._lock:
+            self._note(job.sequence, None)
+        self._put(frames.pack(job.kind, job.sequence, job.payload), job.payload)
+        return Moved(wire_bytes=HEADER_BYTES + len(job.payload))
+
+    def _send_batch(self, job: Job, builder: BatchBuilder, compressor: Compressor) -> Moved:
+        payload = builder.seal()
+        digest = batch_digest(payload)
+        with self._lock:
+            self._note(job.sequence, digest)
+            level = self._choice.level(len(payload))
+        wire: Buffer = compressor.compress(payload, level) if level else payload
+        if level and not self._choice.shrunk(len(payload), len(wire)):
+            wire = payload
+        decoded_bytes = len(payload) if wire is not payload else None
+        self._put(frames.pack(Kind.BATCH, job.sequence, wire, decoded_bytes=decoded_bytes), wire)
+        with self._lock:
+            self._choice.moved(len(payload), time.monotonic(), self._reader.idle_s)
+        return Moved(
+            wire_bytes=HEADER_BYTES + len(wire),
+            stream_bytes=job.stream_bytes,
+            pages=builder.pages,
+            zero_pages=builder.zero_pages,
+            saved_bytes=len(payload) - len(wire),
+        )
+
+    def _put(self, header: bytes, payload: Buffer) -> None:
+        self.throttle.wait(len(header) + len(payload))
+        lane = self._free_lanes.get()
+        lane.send(header, payload)
+        self._free_lanes.put(lane)
+
+    def _note(self, sequence: int, digest: bytes | None) -> None:
+        """Chain the digests in order. Frames other than batches have none, but a place in the sequence."""
+        first = self._order.next
+        for place, ready in enumerate(self._order.put(sequence, digest), first):
+            if ready is not None:
+                self._digest.add(place, ready)

@@ -1,0 +1,84 @@
+"""What source and target have in common: lanes, a hypervisor's stream that comes later, threads, a digest."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
+
+from relocd.carrier.control import Totals
+from relocd.carrier.lanes import HypervisorStream, Lane
+from relocd.carrier.report import Reporter
+from relocd.errors import PeerUnreachable, ProtocolError, StreamError
+from relocd.pages import frames
+from relocd.pages.frames import Header, Kind, abort_reason
+
+P = ParamSpec("P")
+
+
+class Side:
+    """One side of a relocation. An error in any of its threads ends the process (``main`` sees to it)."""
+
+    def __init__(self, reporter: Reporter, sockets: Sequence[socket.socket]) -> None:
+        self.reporter = reporter
+        self.lanes = [Lane(sock, number) for number, sock in enumerate(sockets)]
+        self.ended = False  # all was sent or written; from here on the peer and the hypervisor may close
+        self._stream: HypervisorStream | None = None
+        self._stream_given = threading.Event()
+        reporter.at_failure(self._give_up)
+
+    def start(self) -> None:
+        """Start the threads that need no hypervisor."""
+        raise NotImplementedError
+
+    def totals(self) -> Totals:
+        """What was moved so far."""
+        raise NotImplementedError
+
+    def give_stream(self, sock: socket.socket) -> None:
+        """Here is the hypervisor. Raises ProtocolError if there is one already."""
+        if self._stream is not None:
+            raise ProtocolError("a carrier has one hypervisor stream, not two")
+        self._stream = HypervisorStream(sock)
+        self._stream_given.set()
+
+    def stream(self) -> HypervisorStream:
+        """The hypervisor's stream; waits for it."""
+        self._stream_given.wait()
+        assert self._stream is not None
+        return self._stream
+
+    def thread(self, name: str, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run ``function`` in a thread of its own that does not outlive the process."""
+        threading.Thread(target=function, args=args, kwargs=kwargs, name=name, daemon=True).start()
+
+    def check_kind(self, lane: Lane, header: Header, allowed: frozenset[Kind]) -> None:
+        """Refuse a frame that has no business here; an ABORT is the peer's failure. Raises StreamError."""
+        if header.kind is Kind.ABORT:
+            payload = lane.receive_payload(header, memoryview(bytearray(header.wire_bytes)))
+            frames.verify(header, payload)
+            raise StreamError(f"the peer gave up: {abort_reason(payload)}")
+        if header.kind not in allowed:
+            raise StreamError(f"lane {lane.number} carries a {header.kind.name} frame in the wrong direction")
+
+    def next_header(self, lane: Lane) -> Header | None:
+        """Wait for a frame. None if the lane was closed, which is fine after the end and an error before.
+
+        Raises PeerUnreachable.
+        """
+        try:
+            header = lane.receive_header()
+        except PeerUnreachable:
+            if self.ended:
+                return None
+            raise
+        if header is None and not self.ended:
+            raise lane.closed_by_peer()
+        return header
+
+    def _give_up(self, reason: str) -> None:
+        for lane in self.lanes:
+            lane.abort(reason)
+        if self._stream is not None:
+            self._stream.close()
