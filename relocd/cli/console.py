@@ -30,7 +30,7 @@ QUIET_S = 1.0
 
 
 class Ending(enum.Enum):
-    """Why a console session ended."""
+    """Why an attachment ended."""
 
     LEFT = "left"  # the user typed Ctrl-]
     GUEST_GONE = "guest gone"  # the console was closed on the other side
@@ -48,7 +48,7 @@ def attach(name: str, path: str, *, quiet: bool = False) -> Ending:
         if hints:
             report(f"Connected to the console of '{name}'. Ctrl-] leaves it.", prefix="")
         with _raw_terminal(sys.stdin.fileno(), interactive):
-            ending = _Session(connection, sys.stdin.fileno(), sys.stdout.fileno(), interactive).run()
+            ending = _Attachment(connection, sys.stdin.fileno(), sys.stdout.fileno(), interactive).run()
     if ending is Ending.GUEST_GONE:
         report(f"The console of '{name}' was closed: the domain has stopped or moved.", prefix="")
     elif hints:
@@ -101,7 +101,7 @@ def _signals_end_it() -> Iterator[None]:
 
 
 @define
-class _Session:
+class _Attachment:
     """The bytes between a terminal (or pipes) and a console socket that does not block."""
 
     connection: socket.socket

@@ -32,7 +32,7 @@ def _options(command: click.Command) -> Iterator[str]:
 
 
 def _entry(page: str, name: str) -> str:
-    """The entry of a command: its heading, which may be shared, and the text below."""
+    """The entry of a command: its heading, which may name several, and the text below."""
     entries = re.findall(r"(?ms)^\*\*.*?(?=^\*\*|^## )", page)
     found: list[str] = [entry for entry in entries if f"**{name}**" in entry.splitlines()[0]]
     assert len(found) == 1
