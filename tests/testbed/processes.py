@@ -13,12 +13,13 @@ GRACE_S = 3.0  # between asking a process to end and ending it
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (proc(5), stat field 22); None if there is none."""
+    """When a process started, in clock ticks since boot (proc(5), stat field 22); None if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(text.rpartition(")")[2].split()[19])
+    fields = text.rpartition(")")[2].split()  # from the third on: the second may hold anything
+    return int(fields[19]) if fields[0] not in "ZX" else None
 
 
 def stop_child(child: subprocess.Popen[bytes], *, grace_s: float = GRACE_S) -> int:

@@ -60,6 +60,11 @@ class UdpEchoClient:
         self._start_s = time.monotonic()
         self._end_s: float | None = None
 
+    @property
+    def notes(self) -> Path:
+        """The probe's file; ``udp_probe`` describes it."""
+        return Path(self._notes.name)
+
     def __enter__(self) -> UdpEchoClient:
         argv = [sys.executable, "-S", udp_probe.__file__, *self._target, self._notes.name]
         self._start_s = time.monotonic()
@@ -141,6 +146,5 @@ class UdpEchoClient:
         return np.sort(received[received > 0]) / 1e9
 
     def _records(self) -> NDArray[np.uint64]:
-        path = Path(self._notes.name)
-        count = int(np.fromfile(path, np.uint64, 1)[0])
-        return np.fromfile(path, np.uint64, count * 2, offset=udp_probe.HEADER_BYTES).reshape(-1, 2)
+        count = int(np.fromfile(self.notes, np.uint64, 1)[0])
+        return np.fromfile(self.notes, np.uint64, count * 2, offset=udp_probe.HEADER_BYTES).reshape(-1, 2)
