@@ -119,8 +119,8 @@ class Report:
             self._wire.popleft()
 
     def paused(self) -> None:
-        """The domain stands still from now on."""
-        self._paused = time.monotonic()
+        """The domain stands still, from the first time this is called."""
+        self._paused = self._paused or time.monotonic()
 
     def resumed(self) -> None:
         """The target has said that the domain runs there."""

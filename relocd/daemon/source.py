@@ -48,6 +48,9 @@ from relocd.wire.messages import (
 #: How long a carrier's complaint waits for the peer's own explanation, which is the better one, in seconds.
 EXPLANATION_WAIT_S = 0.3
 
+#: How often progress is measured and told, in seconds.
+TICK_S = 0.5
+
 #: An operator who waits is told "unknown" when the peer has not confirmed for this long; the daemon goes on asking.
 UNKNOWN_AFTER_S = 30.0
 
@@ -146,7 +149,7 @@ class SourceRelocation:
         await self._context.journal.write(self._record)
         dialogue.listen(self._message, self._link_lost)
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
-        self._ticker.start(1.0, now=False)
+        self._ticker.start(TICK_S, now=False)
         await self._open_lanes(Peer(dialogue.peer, self.peer.port), accept, timeout_s)
 
     async def _propose(self, dialogue: Dialogue, timeout_s: float) -> Accept:
@@ -292,6 +295,8 @@ class SourceRelocation:
         stream = await self._outgoing.start(
             live=self.live, downtime_limit_ms=self._context.config.max_downtime_ms
         )
+        if not self.live:
+            self.report.paused()
         try:
             self._working_carrier().stream(stream)
         finally:
@@ -307,6 +312,7 @@ class SourceRelocation:
     async def _watch_finished(self) -> None:
         await self._outgoing.finished()
         self._take(self.handover.hypervisor_finished())
+        self.report.progress(await self._outgoing.progress())
 
     async def _start_timer(self) -> None:
         limit_s = self._context.config.switchover_timeout_s

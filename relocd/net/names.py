@@ -26,10 +26,13 @@ def tap_prefix(tag: str) -> str:
 
 
 def tap_name(tag: str, domain: UUID, index: int) -> str:
-    """Name of the tap behind a domain's interface ``index``: 15 characters, all that the kernel allows."""
+    """Name of the tap behind a domain's interface ``index``: 15 characters, all that the kernel allows.
+
+    The domain's part is a hash of its UUID, since people number UUIDs by hand and let only the end differ.
+    """
     if not 0 <= index < MAX_VIFS:
         raise ValueError(f"interface {index}: a domain has at most {MAX_VIFS}")
-    return f"{tap_prefix(tag)}{domain.hex[:_DOMAIN_DIGITS]}{index:x}"
+    return f"{tap_prefix(tag)}{hashlib.sha256(domain.bytes).hexdigest()[:_DOMAIN_DIGITS]}{index:x}"
 
 
 def tap_mac(guest_mac: str) -> str:

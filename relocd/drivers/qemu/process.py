@@ -71,13 +71,17 @@ def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
     return Identity(pid, _start_ticks(pid) or 0)
 
 
+#: Exists exactly where systemd is the system's manager (sd_booted(3)).
+SYSTEMD_BOOTED = Path("/run/systemd/system")
+
+
 def in_scope(argv: Sequence[str], *, unit: str, environment: Mapping[str, str]) -> list[str]:
     """``argv`` so that a stop of relocd's service spares the process.
 
     Where systemd runs us, that takes a scope of its own, named ``unit``; elsewhere nothing.
     """
     under_systemd = "NOTIFY_SOCKET" in environment or "INVOCATION_ID" in environment
-    if not under_systemd or shutil.which("systemd-run") is None:
+    if not under_systemd or not SYSTEMD_BOOTED.is_dir() or shutil.which("systemd-run") is None:
         return list(argv)
     scope = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={unit}", "--slice=machine.slice"]
     return [*scope, "--", *argv]
