@@ -112,7 +112,10 @@ class Stream:
 
 @frozen
 class AskDigest:
-    """What is the digest of all that was moved so far? On the target: written to the hypervisor."""
+    """What is the digest of all that was moved so far? On the target: written, or being written, to the hypervisor.
+
+    So it can be asked as soon as the hypervisor says that it has loaded everything.
+    """
 
     descriptors: ClassVar[int] = 0
 
@@ -295,7 +298,5 @@ def _build(cls: type[Any], given: object) -> Any:
         raise ValueError(f"an object is needed, not {given!r:.80}")
     wanted = [attribute.name for attribute in fields(cls)]
     if set(given) != set(wanted):
-        raise ValueError(
-            f"fields must be {', '.join(wanted) or 'none'}, not {', '.join(map(str, given)) or 'none'}"
-        )
+        raise ValueError(f"fields must be {wanted}, not {list(given)!r:.200}")
     return cls(**given)

@@ -6,7 +6,6 @@ python -m relocd.carrier --control 3 --uid 65534 --gid 65534
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
 import threading
@@ -34,7 +33,7 @@ class Carrier:
         self._reporter = reporter
         self._side: Source | Target | None = None
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Obey until ``quit`` or until the daemon is gone, which ends a relocation that is under way."""
         self._reporter.emit(control.CarrierReady())
         while (received := self._receive()) is not None:
@@ -42,13 +41,16 @@ class Carrier:
             if isinstance(command, control.Quit):
                 break
             self._obey(command, descriptors)
-        if self._side is not None and not self._side.ended:
-            self._reporter.give_up("its daemon ended the relocation")
+        self._reporter.quit(complete=self._side is None or self._side.ended)
 
     def _receive(self) -> tuple[Command, list[int]] | None:
-        datagram, descriptors, flags, _ = socket.recv_fds(
-            self._control, DATAGRAM_BYTES_MAX + 1, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-        )
+        """The next command; None if the daemon is gone."""
+        try:
+            datagram, descriptors, flags, _ = socket.recv_fds(
+                self._control, DATAGRAM_BYTES_MAX + 1, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return None
         if not datagram:
             return None
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -102,7 +104,6 @@ def main(arguments: Sequence[str]) -> NoReturn:
     threading.excepthook = lambda args: _fail(reporter, args.exc_value)
     sys.excepthook = lambda _, error, __: _fail(reporter, error)
     Carrier(sock, reporter).run()
-    os._exit(0)
 
 
 def _split(descriptors: Sequence[int], lanes: int) -> tuple[list[socket.socket], list[int]]:

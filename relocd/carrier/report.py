@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from attrs import define
 
-from relocd.carrier.control import CarrierFailed, CarrierProgress, Event, dump_event
+from relocd.carrier.control import DATAGRAM_BYTES_MAX, CarrierFailed, CarrierProgress, Event, dump_event
 from relocd.errors import RelocdError
 from relocd.pages.items import PAGE_SIZE
 
@@ -37,14 +37,15 @@ class Reporter:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._lock = threading.Lock()
-        self._failing = threading.Lock()
+        self._ending = threading.Lock()
         self._total = Moved()
         self._progress_due_s = 0.0
         self._closers: list[Callable[[str], None]] = []
 
     def emit(self, event: Event) -> None:
-        """Say something; waits if the daemon does not listen."""
-        self._control.send(dump_event(event))
+        """Say something; waits if the daemon does not listen just now."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # gone: the main thread sees to that
+            self._control.send(dump_event(event))
 
     def count(self, moved: Moved) -> None:
         """Add to the counters; report progress if it is time."""
@@ -60,7 +61,7 @@ class Reporter:
                 return
             self._progress_due_s = now_s + PROGRESS_S
             progress = self._counters()
-        with contextlib.suppress(BlockingIOError):  # a daemon that is behind needs the newest figures only
+        with contextlib.suppress(OSError):  # a daemon that is behind needs the newest figures only
             self._control.send(dump_event(progress), socket.MSG_DONTWAIT)
 
     def counters(self) -> CarrierProgress:
@@ -72,23 +73,35 @@ class Reporter:
         """Have ``closer`` called with the reason when the carrier gives up, before the daemon is told."""
         self._closers.append(closer)
 
-    def give_up(self, reason: str) -> None:
-        """Tell the peer, and let go of the hypervisor."""
+    def quit(self, *, complete: bool) -> NoReturn:
+        """End the process because the daemon wants it, or is gone; give up what is not complete."""
+        with self._ending:
+            if not complete:
+                self._give_up("its daemon ended the relocation")
+            os._exit(0)
+
+    def fail(self, error: RelocdError) -> NoReturn:
+        """Tell the peer, let go of the hypervisor, tell the daemon, and end the process.
+
+        The first reason to end wins; other threads that fail because of it wait here for the end. Threads block in
+        system calls, so nothing but the end of the process reliably ends them; the kernel closes every descriptor.
+        """
+        with self._ending:
+            self._give_up(str(error))
+            self._discard_commands()
+            self.emit(CarrierFailed(error.code, str(error)))
+            os._exit(1)
+
+    def _give_up(self, reason: str) -> None:
         for closer in self._closers:
             closer(reason)
 
-    def fail(self, error: RelocdError) -> NoReturn:
-        """Give up, tell the daemon, and end the process.
-
-        The first failure wins: other threads that fail because of it wait here for the end. Threads block in
-        system calls, so nothing but the end of the process reliably ends them; the kernel closes every
-        descriptor.
-        """
-        with self._failing:
-            self.give_up(str(error))
-            with contextlib.suppress(OSError):
-                self.emit(CarrierFailed(error.code, str(error)))
-            os._exit(1)
+    def _discard_commands(self) -> None:
+        """A unix socket closed with messages unread gives its peer an error before the messages sent to it."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RD)
+            while self._control.recv(DATAGRAM_BYTES_MAX, socket.MSG_DONTWAIT):
+                pass
 
     def _counters(self) -> CarrierProgress:
         total = self._total

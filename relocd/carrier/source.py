@@ -65,9 +65,8 @@ class Source(Side):
                 job = next(self._jobs, None)
             if job is None:
                 return
-            moved = self.sender.send(job, compressor)
+            self.reporter.count(self.sender.send(job, compressor))
             self._flight.arrive(job.sequence)
-            self.reporter.count(moved)
 
     def _all_jobs(self) -> Iterator[Job]:
         """The whole story, in order. Each job may live in ``_memory`` as it is when the job is asked for."""

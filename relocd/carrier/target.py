@@ -108,43 +108,43 @@ class Target(Side):
     def _write(self, arrival: Arrival) -> None:
         if self.ended:
             raise StreamError("the peer sends more after the end of the stream")
-        self.reporter.count(self._take_in(arrival))
-        self._recycle(arrival.memory)
-
-    def _take_in(self, arrival: Arrival) -> Moved:
         header = arrival.header
+        self.reporter.count(Moved(wire_bytes=HEADER_BYTES + header.wire_bytes))
         match header.kind:
             case Kind.FILE:
                 self._sink.write(arrival.payload)
             case Kind.FILE_END:
                 self._end_file(FileEnd.from_bytes(arrival.payload))
             case Kind.BATCH:
-                return self._write_batch(arrival)
+                self._write_batch(arrival)
             case _:
                 self._end(End.from_bytes(arrival.payload))
-        return Moved(wire_bytes=HEADER_BYTES + header.wire_bytes)
+        self._recycle(arrival.memory)
 
     def _end_file(self, end: FileEnd) -> None:
         self.reporter.emit(CarrierFile(self._sink.end(end)))
         if self._sink.complete:
             self.reporter.emit(CarrierFilesDone())
 
-    def _write_batch(self, arrival: Arrival) -> Moved:
+    def _write_batch(self, arrival: Arrival) -> None:
         if not self._sink.complete:
             raise StreamError("the peer starts its stream before all boot files are complete")
         data = self._encoder.encode(arrival.items)
-        if self._stream_bytes_max and self._stream_bytes + len(data) > self._stream_bytes_max:
-            raise StreamError(f"the stream is longer than the {self._stream_bytes_max} bytes allowed")
-        self.stream().send(data)
         with self._lock:
+            # Counted before it is written: the hypervisor may say that it is content, and the daemon may ask for the
+            # digest, before this thread gets to do anything after its last write.
             self._stream_bytes += len(data)
             self._digest.add(arrival.header.sequence, arrival.digest)
-        return Moved(
-            wire_bytes=HEADER_BYTES + arrival.header.wire_bytes,
-            stream_bytes=len(data),
-            pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, PageRun)),
-            zero_pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, ZeroRun)),
-            saved_bytes=arrival.header.decoded_bytes - arrival.header.wire_bytes,
+        if 0 < self._stream_bytes_max < self._stream_bytes:
+            raise StreamError(f"the stream is longer than the {self._stream_bytes_max} bytes allowed")
+        self.stream().send(data)
+        self.reporter.count(
+            Moved(
+                stream_bytes=len(data),
+                pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, PageRun)),
+                zero_pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, ZeroRun)),
+                saved_bytes=arrival.header.decoded_bytes - arrival.header.wire_bytes,
+            )
         )
 
     def _end(self, end: End) -> None:

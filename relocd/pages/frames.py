@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 MAGIC: Final = b"rlpF"
 VERSION: Final = 1
 
-_HEADER: Final = struct.Struct("!4sBBBBQIIQ")
-_SUMMED: Final = struct.Struct("!4sBBBBQII")  # the header without its checksum
-HEADER_BYTES: Final = _HEADER.size
+_FIELDS: Final = struct.Struct("!4sBBBBQIIQ")
+_CHECKSUM: Final = struct.Struct("!Q")
+HEADER_BYTES: Final = _FIELDS.size + _CHECKSUM.size
 
 
 class Kind(enum.IntEnum):
@@ -62,7 +62,7 @@ _COMPRESSIBLE: Final = frozenset({Kind.BATCH})
 
 @frozen
 class Header:
-    """A frame's header that passed all checks but the checksum. Sizes in bytes."""
+    """A frame's header that passed all checks. Sizes in bytes; ``checksum`` is of the payload as on the wire."""
 
     kind: Kind
     codec: Codec
@@ -77,34 +77,34 @@ def pack(kind: Kind, sequence: int, payload: Buffer, *, decoded_bytes: int | Non
     codec = Codec.RAW if decoded_bytes is None else Codec.ZSTD
     size = len(payload)
     decoded = size if decoded_bytes is None else decoded_bytes
-    summed = _SUMMED.pack(MAGIC, VERSION, kind, codec, 0, sequence, decoded, size)
-    return summed + _checksum(summed, payload).to_bytes(8, "big")
+    fields = _FIELDS.pack(MAGIC, VERSION, kind, codec, 0, sequence, decoded, size, _checksum(payload))
+    return fields + _CHECKSUM.pack(_checksum(fields))
 
 
 def unpack(header: Buffer) -> Header:
-    """Check a header of HEADER_BYTES. Raises StreamError with the reason; needs no payload."""
-    magic, version, kind_code, codec_code, reserved, sequence, decoded, wire, checksum = _HEADER.unpack(
-        header
-    )
+    """Check a header of HEADER_BYTES. Raises StreamError with the reason; needs no payload.
+
+    The header has a checksum of its own, since a receiver that believes a damaged size waits for ever.
+    """
+    magic, version, kind, codec, reserved, sequence, decoded, wire, checksum = _FIELDS.unpack_from(header)
     if magic != MAGIC:
         raise StreamError("a lane carries something that is not a frame")
+    if _checksum(memoryview(header)[: _FIELDS.size]) != _CHECKSUM.unpack_from(header, _FIELDS.size)[0]:
+        raise StreamError("the header of a frame was damaged on its way: its checksum is wrong")
     if version != VERSION:
         raise StreamError(f"a frame has version {version}, only {VERSION} is known")
     if reserved:
         raise StreamError("a frame has reserved bits set")
-    if kind_code not in _KINDS or codec_code not in _CODECS:
-        raise StreamError(f"a frame has unknown kind {kind_code} or codec {codec_code}")
-    found = Header(_KINDS[kind_code], _CODECS[codec_code], sequence, decoded, wire, checksum)
+    if kind not in _KINDS or codec not in _CODECS:
+        raise StreamError(f"a frame has unknown kind {kind} or codec {codec}")
+    found = Header(_KINDS[kind], _CODECS[codec], sequence, decoded, wire, checksum)
     _check_sizes(found)
     return found
 
 
 def verify(header: Header, payload: Buffer) -> None:
     """Check the payload against its header. Raises StreamError."""
-    summed = _SUMMED.pack(
-        MAGIC, VERSION, header.kind, header.codec, 0, header.sequence, header.decoded_bytes, header.wire_bytes
-    )
-    if len(payload) != header.wire_bytes or _checksum(summed, payload) != header.checksum:
+    if len(payload) != header.wire_bytes or _checksum(payload) != header.checksum:
         raise StreamError(f"frame {header.sequence} was damaged on its way: its checksum is wrong")
 
 
@@ -175,6 +175,5 @@ def _check_sizes(header: Header) -> None:
         raise StreamError("an ABORT frame has no place in the sequence")
 
 
-def _checksum(summed: bytes, payload: Buffer) -> int:
-    """The header's hash is the seed of the payload's."""
-    return int(xxhash.xxh3_64_intdigest(payload, xxhash.xxh3_64_intdigest(summed)))
+def _checksum(data: Buffer) -> int:
+    return int(xxhash.xxh3_64_intdigest(data))

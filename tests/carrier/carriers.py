@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -11,11 +12,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 from relocd.carrier import control
 from relocd.carrier.control import DATAGRAM_BYTES_MAX, Command, Event, FileSpec, dump_command, parse_event
+from relocd.pages.choice import Compression
 
 PATIENCE_S = 20.0
 """How long a test waits for what must come; only a test that fails waits that long."""
@@ -33,14 +34,12 @@ class Carrier:
         self.process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()])
         theirs.close()
         self.events: list[Event] = []
-        self.expect(control.CarrierReady)
 
     def __enter__(self) -> Self:
+        self.expect(control.CarrierReady)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.control.close()
         self.process.wait(PATIENCE_S)
 
@@ -100,8 +99,8 @@ class Pair:
 
     def __init__(self, source: Carrier, target: Carrier) -> None:
         self.source, self.target = source, target
-        self.out, self._source_stream = stream_pair()
-        self.back, self._target_stream = stream_pair()
+        self.out, self._source_stream = stream_pair()  # the hypervisor that sends
+        self.back, self._target_stream = stream_pair()  # the hypervisor that receives
 
     def connect(
         self,
@@ -116,7 +115,7 @@ class Pair:
         """Tell both to begin. ``between`` makes the two ends of a lane."""
         pairs = [between(number) for number in range(lanes)]
         specs = tuple(FileSpec(len(data), hashlib.sha256(data).hexdigest()) for data in files)
-        send = control.Send(lanes, control.Compression(compression), specs)
+        send = control.Send(lanes, Compression(compression), specs)
         self.source.tell(send, *[near for near, _ in pairs], *map(memory_file, files))
         writable = [os.open(path, os.O_WRONLY | os.O_CREAT, 0o600) for path in sinks]
         self.target.tell(
@@ -128,9 +127,53 @@ class Pair:
         self.source.tell(control.Stream(), self._source_stream)
         self.target.tell(control.Stream(), self._target_stream)
 
+    def expect_files(self) -> None:
+        self.source.expect(control.CarrierFilesDone)
+        self.target.expect(control.CarrierFilesDone)
+
+    def expect_end(self) -> tuple[control.CarrierEnded, control.CarrierEnded]:
+        """Both sides' account of a stream that ended well."""
+        return self.source.expect(control.CarrierEnded), self.target.expect(control.CarrierEnded)
+
     def close(self) -> None:
         for sock in (self.out, self.back, self._source_stream, self._target_stream):
             sock.close()
+
+
+class Meddler:
+    """A lane with somebody on it. Bytes towards the target may be changed by ``meddle(offset, data)``.
+
+    It returns what goes on instead, or None to cut the lane.
+    """
+
+    def __init__(self, meddle: Callable[[int, bytes], bytes | None]) -> None:
+        self._meddle = meddle
+
+    def __call__(self, number: int) -> tuple[socket.socket, socket.socket]:
+        """The two ends of lane ``number``."""
+        near, inner_near = tcp_pair()
+        inner_far, far = tcp_pair()
+        for end in (inner_near, inner_far):
+            end.settimeout(None)
+        threading.Thread(target=self._pump, args=(inner_near, inner_far, self._meddle), daemon=True).start()
+        threading.Thread(target=self._pump, args=(inner_far, inner_near, lambda _, d: d), daemon=True).start()
+        return near, far
+
+    @staticmethod
+    def _pump(
+        source: socket.socket, sink: socket.socket, meddle: Callable[[int, bytes], bytes | None]
+    ) -> None:
+        offset = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                changed = meddle(offset, data)
+                if changed is None:
+                    break
+                sink.sendall(changed)
+                offset += len(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def memory_file(data: bytes) -> int:
@@ -143,7 +186,8 @@ def memory_file(data: bytes) -> int:
 @contextmanager
 def pair() -> Iterator[Pair]:
     """Two carriers, not connected yet."""
-    with Carrier() as source, Carrier() as target:
+    first, second = Carrier(), Carrier()  # both start at the same time
+    with first as source, second as target:
         both = Pair(source, target)
         try:
             yield both
@@ -155,11 +199,19 @@ def write_and_close(sock: socket.socket, pieces: Sequence[bytes | memoryview]) -
     """A hypervisor that sends these pieces, then ends its stream (it still listens)."""
 
     def write() -> None:
-        for piece in pieces:
-            sock.sendall(piece)
-        sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the carrier may give up
+            for piece in pieces:
+                sock.sendall(piece)
+            sock.shutdown(socket.SHUT_WR)
 
     thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    return thread
+
+
+def read_in_background(sock: socket.socket) -> threading.Thread:
+    """A hypervisor that takes what it gets."""
+    thread = threading.Thread(target=read_to_end, args=(sock,), daemon=True)
     thread.start()
     return thread
 

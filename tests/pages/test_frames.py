@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,15 +51,26 @@ def test_a_shortened_payload_is_found(payload: bytes) -> None:
         frames.verify(header, payload[:-1])
 
 
+@given(st.integers(0, HEADER_BYTES * 8 - 1))
+def test_a_damaged_header_is_found_before_anything_is_waited_for(bit: int) -> None:
+    header = bytearray(frames.pack(Kind.BATCH, 7, b"x" * 1000))
+    header[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(StreamError, match=r"damaged|not a frame"):
+        frames.unpack(header)
+
+
 def raw(kind: int = 1, codec: int = 0, decoded: int = 1, wire: int = 1, **other: int) -> bytes:
+    """A header that is wrong in nothing but what is said."""
     version, reserved, sequence = other.get("version", 1), other.get("reserved", 0), other.get("sequence", 0)
-    return struct.pack(
+    fields = struct.pack(
         "!4sBBBBQIIQ", frames.MAGIC, version, kind, codec, reserved, sequence, decoded, wire, 0
     )
+    return fields + xxhash.xxh3_64_digest(fields)
 
 
 WRONG = {
     "garbage": (b"x" * HEADER_BYTES, "not a frame"),
+    "checksum": (raw()[:-1] + b"\0", "damaged"),
     "version": (raw(version=2), "version 2"),
     "reserved": (raw(reserved=1), "reserved"),
     "kind zero": (raw(kind=0), "unknown kind 0"),
@@ -95,7 +107,7 @@ def test_zero_bytes_are_no_frame() -> None:
 def test_the_layout_is_what_the_specification_says() -> None:
     """Golden bytes: a change here is a change of the protocol's version."""
     assert frames.pack(Kind.RETURN, 5, b"abc").hex() == (
-        "726c7046" "01" "02" "00" "00" "0000000000000005" "00000003" "00000003" "f84396a4e64f3c05"
+        "726c7046" "01" "02" "00" "00" "0000000000000005" "00000003" "00000003" "78af5f94892f3950" "a8de2ceefd04ddbb"
     )  # fmt: skip
 
 

@@ -1,0 +1,143 @@
+"""The language between daemon and carrier: strict, both ways."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relocd.carrier import control
+from relocd.carrier.control import (
+    AskDigest,
+    CarrierDigest,
+    CarrierEnded,
+    CarrierFailed,
+    CarrierFile,
+    CarrierFilesDone,
+    CarrierProgress,
+    CarrierReady,
+    FileSpec,
+    Limit,
+    Quit,
+    Receive,
+    Send,
+    Stream,
+    Totals,
+    dump_command,
+    dump_event,
+    parse_command,
+    parse_event,
+)
+from relocd.errors import ProtocolError
+from relocd.pages.choice import Compression
+
+_counts = st.integers(0, (1 << 63) - 1)
+_sha256 = st.binary(min_size=32, max_size=32).map(bytes.hex)
+_files = st.lists(st.builds(FileSpec, _counts, _sha256), max_size=3).map(tuple)
+_lanes = st.integers(1, 15)
+_totals = st.builds(Totals, _counts, _counts, st.binary(min_size=16, max_size=16).map(bytes.hex))
+_progress = st.builds(CarrierProgress, *[_counts] * 6)
+
+commands = st.one_of(
+    st.builds(Send, _lanes, st.sampled_from(Compression), _files),
+    st.builds(Receive, _lanes, _files, _counts),
+    st.builds(Limit, _counts),
+    st.sampled_from([Stream(), AskDigest(), Quit()]),
+)
+events = st.one_of(
+    _progress,
+    st.builds(CarrierFile, _counts),
+    st.builds(CarrierDigest, _totals),
+    st.builds(CarrierEnded, _totals, _progress),
+    st.builds(CarrierFailed, st.text(), st.text()),
+    st.sampled_from([CarrierReady(), CarrierFilesDone()]),
+)
+
+
+@given(commands)
+def test_commands_come_back(command: control.Command) -> None:
+    assert parse_command(dump_command(command)) == command
+
+
+@given(events)
+def test_events_come_back(event: control.Event) -> None:
+    assert parse_event(dump_event(event)) == event
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.binary(max_size=100) | _json.map(lambda value: json.dumps(value).encode()))
+def test_any_datagram_is_a_message_or_an_error(datagram: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        parse_command(datagram)
+    with contextlib.suppress(ProtocolError):
+        parse_event(datagram)
+
+
+@given(commands, st.data())
+def test_any_value_in_a_field_is_taken_or_an_error(command: control.Command, data: st.DataObject) -> None:
+    fields = json.loads(dump_command(command))
+    fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(_json)
+    with contextlib.suppress(ProtocolError):
+        parse_command(json.dumps(fields).encode())
+
+
+WRONG = {
+    "not JSON": (b"{", "is not JSON"),
+    "not UTF-8": (b'{"do": "\xff"}', "is not JSON"),
+    "deep": (b"[" * 50000, "is not JSON"),
+    "not an object": (b"[]", "no known 'do': None"),
+    "no name": (b"{}", "no known 'do': None"),
+    "unknown name": (b'{"do": "dance"}', "no known 'do': 'dance'"),
+    "name is a list": (b'{"do": []}', "no known 'do'"),
+    "unknown field": (b'{"do": "quit", "now": true}', r"fields must be \[\], not \['now'\]"),
+    "missing field": (b'{"do": "limit"}', r"fields must be \['bytes_per_s'\]"),
+    "negative": (b'{"do": "limit", "bytes_per_s": -1}', "whole number, not -1"),
+    "fraction": (b'{"do": "limit", "bytes_per_s": 1.5}', "whole number, not 1.5"),
+    "boolean": (b'{"do": "limit", "bytes_per_s": true}', "whole number, not True"),
+    "huge": (b'{"do": "limit", "bytes_per_s": 9223372036854775808}', "whole number"),
+    "no lanes": (b'{"do": "receive", "lanes": 0, "files": [], "stream_bytes_max": 0}', "1 to 15, not 0"),
+    "too many lanes": (b'{"do": "receive", "lanes": 16, "files": [], "stream_bytes_max": 0}', "1 to 15"),
+    "compression": (b'{"do": "send", "lanes": 1, "files": [], "compression": "lzma"}', "lzma"),
+    "files": (b'{"do": "receive", "lanes": 1, "files": {}, "stream_bytes_max": 0}', "files must be a list"),
+    "file": (b'{"do": "receive", "lanes": 1, "files": [1], "stream_bytes_max": 0}', "an object is needed"),
+    "hash": (
+        b'{"do": "receive", "lanes": 1, "files": [{"size_bytes": 1, "sha256": "AB"}], "stream_bytes_max": 0}',
+        "64 lower-case hex",
+    ),
+    "too long": (b'{"do": "quit"}' + b" " * (64 << 10), "longer than 65536"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_command_is_refused_with_a_reason(case: str) -> None:
+    datagram, reason = WRONG[case]
+    with pytest.raises(ProtocolError, match=reason):
+        parse_command(datagram)
+
+
+def test_too_many_files_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 16"):
+        Receive(1, tuple(FileSpec(1, "0" * 64) for _ in range(17)))
+
+
+def test_each_command_says_how_many_descriptors_it_brings() -> None:
+    files = (FileSpec(1, "0" * 64),)
+    assert [c.descriptors for c in (Send(2, Compression.AUTO, files), Receive(3, files))] == [3, 4]
+    assert [c.descriptors for c in (Stream(), AskDigest(), Limit(1), Quit())] == [1, 0, 0, 0]
+
+
+def test_the_daemon_can_import_it_without_the_machinery() -> None:
+    code = "import sys, relocd.carrier.control; print(sorted({'numpy', 'xxhash'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,224 @@
+"""Two carriers joined by real lanes: what goes in comes out."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relocd.carrier import control
+from tests.carrier.carriers import pair, read_in_background, read_to_end, write_and_close
+from tests.pages.streams import StreamBuilder, bulk
+
+PAGE = 4096
+
+
+def mixed(pages: int, seed: int = 1) -> bytes:
+    """A stream of pages that shrink, pages that do not, zero pages and device state."""
+    random_source = np.random.default_rng(seed)
+    content = np.zeros((pages, PAGE), np.uint8)
+    content[:, :2000] = random_source.integers(0, 256, (pages, 2000), dtype=np.uint8)
+    builder = StreamBuilder()
+    builder.bytes.clear()
+    builder.part(last=True)
+    for number in range(200):
+        builder.zero("pc.ram", number)
+    builder.end_of_payload()
+    return bulk(pages, content=content) + bytes(builder.bytes) + random.Random(seed).randbytes(50_000)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "compression"), [(1, "none"), (1, "zstd"), (2, "auto"), (3, "none"), (3, "zstd")]
+)
+def test_what_goes_in_comes_out(lanes: int, compression: str) -> None:
+    stream = mixed(2000)
+    with pair() as both:
+        both.connect(lanes, compression=compression)
+        both.expect_files()
+        both.start()
+        write_and_close(both.out, [stream])
+        assert read_to_end(both.back) == stream
+        sent, received = both.expect_end()
+        assert sent.totals == received.totals == both.source.digest() == both.target.digest()
+        assert sent.totals.stream_bytes == len(stream)
+        assert sent.counters == received.counters
+        assert sent.counters.pages == 2001
+
+
+def test_pieces_of_any_size_come_out_as_they_went_in() -> None:
+    stream = mixed(300)
+    chance = random.Random(7)
+    cuts = sorted(chance.sample(range(len(stream)), 400))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    with pair() as both:
+        both.connect(2)
+        both.expect_files()
+        both.start()
+        write_and_close(both.out, pieces)
+        assert read_to_end(both.back) == stream
+        both.expect_end()
+
+
+def test_the_last_byte_does_not_wait_for_more() -> None:
+    with pair() as both:
+        both.connect()
+        both.start()
+        for piece in (b"QEVM\0\0\0\3", b"\x08\0\x01\0\0", b"opaque", b"x"):
+            both.out.sendall(piece)
+            assert both.back.recv(100) == piece
+
+
+def test_the_return_path_is_relayed_with_its_end() -> None:
+    with pair() as both:
+        both.connect(3)
+        both.start()
+        both.back.sendall(b"\0\2\0\4\0\0\0\1")
+        assert both.out.recv(100) == b"\0\2\0\4\0\0\0\1"
+        both.back.sendall(b"\0\1\0\4\0\0\0\0")
+        both.back.shutdown(1)
+        assert read_to_end(both.out) == b"\0\1\0\4\0\0\0\0"
+
+
+def test_the_return_path_goes_on_after_the_end_of_the_stream() -> None:
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        write_and_close(both.out, [b"everything"])
+        assert read_to_end(both.back) == b"everything"
+        both.expect_end()
+        both.back.sendall(b"thanks")
+        assert both.out.recv(100) == b"thanks"
+
+
+def test_an_empty_stream_is_a_stream() -> None:
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        both.out.close()
+        assert read_to_end(both.back) == b""
+        sent, received = both.expect_end()
+        assert sent.totals == received.totals == control.Totals(0, 0, "0" * 32)
+
+
+def test_boot_files_come_first_and_are_checked(tmp_path: Path) -> None:
+    files = [os.urandom(700_000), b"", b"initrd" * 1000]
+    sinks = [tmp_path / str(number) for number in range(3)]
+    with pair() as both:
+        both.connect(2, files=files, sinks=sinks)
+        both.start()
+        write_and_close(both.out, [mixed(100)])
+        assert [both.target.expect(control.CarrierFile).index for _ in files] == [0, 1, 2]
+        both.expect_files()
+        assert [sink.read_bytes() for sink in sinks] == files
+        read_to_end(both.back)
+        sent, received = both.expect_end()
+        assert sent == received
+
+
+def test_the_digest_can_be_asked_while_the_stream_is_open() -> None:
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        both.out.sendall(b"some")
+        assert both.back.recv(100) == b"some"
+        first = both.target.digest()
+        both.out.sendall(b"more")
+        assert both.back.recv(100) == b"more"
+        second = both.target.digest()
+        assert (first.stream_bytes, first.batches) == (4, 1)
+        assert (second.stream_bytes, second.batches) == (8, 2)
+        assert first.digest != second.digest == both.source.digest().digest
+
+
+def test_zero_pages_and_compression_are_counted_apart() -> None:
+    builder = StreamBuilder().start({"pc.ram": 4000 * PAGE}).part()
+    for number in range(3000):
+        builder.zero("pc.ram", number)
+    for number in range(500):
+        builder.page("pc.ram", number, b"a" * PAGE)
+    stream = bytes(builder.end_of_payload().bytes)
+    with pair() as both:
+        both.connect(compression="zstd")
+        both.expect_files()
+        both.start()
+        write_and_close(both.out, [stream])
+        assert read_to_end(both.back) == stream
+        counters = both.expect_end()[0].counters
+        assert (counters.pages, counters.zero_pages) == (500, 3000)
+        assert counters.saved_zero_bytes == 3000 * PAGE
+        assert counters.saved_compression_bytes > 490 * PAGE
+        assert counters.wire_bytes < 50_000
+        assert counters.stream_bytes == len(stream)
+
+
+def test_progress_is_reported_while_moving() -> None:
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        both.out.sendall(b"x" * 1000)
+        progress = both.source.expect(control.CarrierProgress)
+        assert progress.stream_bytes <= 1000
+
+
+def test_a_limit_holds_and_can_be_lifted() -> None:
+    stream = os.urandom(4 << 20)
+    with pair() as both:
+        both.connect(compression="none")
+        both.expect_files()
+        both.source.tell(control.Limit(100_000))
+        both.start()
+        write_and_close(both.out, [stream])
+        reader = read_in_background(both.back)
+        reader.join(0.5)
+        assert reader.is_alive()  # at this rate it would take 40 s
+        both.source.tell(control.Limit(0))
+        reader.join()
+        both.expect_end()
+
+
+def test_quit_after_the_end_is_in_good_order() -> None:
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        write_and_close(both.out, [b"x"])
+        read_to_end(both.back)
+        both.expect_end()
+        for carrier in (both.target, both.source):
+            carrier.tell(control.Quit())
+            assert carrier.exit_code() == 0
+
+
+def test_a_peer_that_leaves_after_the_end_is_no_failure() -> None:
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        write_and_close(both.out, [b"x"])
+        read_to_end(both.back)
+        both.expect_end()
+        both.source.tell(control.Quit())
+        assert both.source.exit_code() == 0
+        both.back.close()  # a hypervisor that closes late finds nobody to tell
+        assert both.target.digest().stream_bytes == 1
+
+
+def test_the_source_ends_without_a_hypervisor_that_listens() -> None:
+    """After the last byte QEMU may close at once; return path bytes that come later go nowhere."""
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        both.out.sendall(b"x")
+        both.out.close()
+        assert read_to_end(both.back) == b"x"
+        both.back.sendall(b"late")
+        both.expect_end()
+        assert both.source.digest().stream_bytes == 1
