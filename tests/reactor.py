@@ -39,7 +39,7 @@ DEFAULT_TIMEOUT_S = 60.0
 """How long ``run`` and ``call`` wait before they give up (and cancel): a test that hangs must say where."""
 
 _loop = asyncio.new_event_loop()
-asyncioreactor.install(_loop)  # type: ignore[no-untyped-call] # Twisted annotates it not
+asyncioreactor.install(_loop)
 
 
 def run(coroutine: Coroutine[Deferred[Any], Any, _T], timeout_s: float = DEFAULT_TIMEOUT_S) -> _T:

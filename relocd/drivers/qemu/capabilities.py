@@ -17,6 +17,8 @@ from relocd.drivers.qemu.cmdline import ARCHITECTURE, FAMILIES
 from relocd.errors import DriverError
 from relocd.model import Accelerator, DomainConfig, HypervisorFacts
 
+DRIVER = "qemu"
+
 #: The CPU model of a domain that names none. TCG: the model QEMU itself falls back to, all of it emulated.
 #: KVM: the oldest one that is an x86-64-v2, which today's distributions ask for; every host with VT-x or SVM
 #: since 2011 has it.
@@ -51,7 +53,7 @@ class Capabilities:
     def facts(self) -> HypervisorFacts:
         """What preflight compares: versioned names and their aliases."""
         return HypervisorFacts(
-            driver="qemu",
+            driver=DRIVER,
             version=self.version,
             architecture=ARCHITECTURE,
             accelerators=frozenset(self.accelerators),
@@ -69,7 +71,7 @@ class Capabilities:
             )
         machine = _resolve("machine type", config.machine or defaults.qemu_machine, self.machines)
         cpu = _resolve("CPU model", config.cpu or defaults.qemu_cpu or DEFAULT_CPU[accelerator], self.cpus)
-        return evolve(config, accelerator=accelerator, machine=machine, cpu=cpu)
+        return evolve(config, hypervisor=DRIVER, accelerator=accelerator, machine=machine, cpu=cpu)
 
 
 def machine_names(answer: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from relocd.drivers import bootstore
 from relocd.drivers.aio import background
 from relocd.drivers.base import DomainChanged, DriverPaths
 from relocd.drivers.qemu import lifecycle, logs
-from relocd.drivers.qemu.capabilities import Capabilities
+from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.incoming import QemuIncoming
 from relocd.drivers.qemu.lifecycle import Cause
@@ -38,7 +38,7 @@ _REBOOT_KEYS = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delet
 class QemuDriver:
     """See :class:`relocd.drivers.base.Driver`."""
 
-    name = "qemu"
+    name = DRIVER
     log = Logger()
 
     def __init__(self, config: Config, paths: DriverPaths) -> None:

@@ -6,11 +6,14 @@ been halted; a source that has completed ("postmigrate") comes back with ``cont`
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred, DeferredLock
 
+from relocd.drivers.aio import awaited
 from relocd.drivers.qemu import migration
 from relocd.drivers.qemu.disks import activate
 from relocd.drivers.qemu.domain import Domain
@@ -22,8 +25,12 @@ from relocd.model import DomainState, Progress
 
 _STREAM = "relocd-out"
 
-#: Run states that a cancelled migration of a paused guest can end in; only ``cont`` leads out of them.
-_STUCK = frozenset({"postmigrate", "finish-migrate"})
+#: Where the migration of a guest that stays paused ends; only ``cont`` leads out of it.
+_POSTMIGRATE = "postmigrate"
+#: Where it is until then. QEMU tells the migration's end before it leaves this state, and has no event for that.
+_FINISHING = "finish-migrate"
+_POLL_S = 0.005
+_FINISHING_TIMEOUT_S = 10.0
 
 
 class QemuOutgoing:
@@ -106,7 +113,7 @@ class QemuOutgoing:
 
     async def _begin(self, domain: Domain, live: bool, downtime_limit_ms: int) -> socket.socket:
         monitor = domain.monitor
-        if domain.record.was_paused and await domain.run_state() in _STUCK:
+        if domain.record.was_paused and await domain.run_state() == _POSTMIGRATE:
             await _unstick(domain)
         domain.migration.forget()
         await migration.prepare(monitor, migration.SOURCE_CAPABILITIES)
@@ -134,18 +141,31 @@ class QemuOutgoing:
             raise DriverError(f"QEMU's stream of domain '{domain.config.name}' broke off: {reason}")
 
     async def _stop_migration(self, domain: Domain) -> None:
-        try:
-            await domain.monitor.execute("migrate_cancel")
-        except CommandRefused:  # it has just ended by itself
-            await domain.migration.refresh()
+        await domain.monitor.execute("migrate_cancel")
+        # QEMU 7.2 can miss a cancel that comes while it enters "pre-switchover" and waits there for ever, the guest
+        # paused. This wakes it up then; in any other state it is refused or has no effect.
+        with contextlib.suppress(CommandRefused):
+            await domain.monitor.execute("migrate-continue", {"state": "cancelling"})
         await domain.migration.until(*migration.FINAL)
 
     async def _restore(self, domain: Domain) -> None:
+        run_state = await _settled(domain)
         if not domain.record.was_paused:
             if domain.guest is DomainState.PAUSED:
                 await domain.cont()
-        elif await domain.run_state() in _STUCK:
+        elif run_state == _POSTMIGRATE:
             await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+
+
+async def _settled(domain: Domain) -> str:
+    """The run state after a migration that has just ended, once QEMU is done with it."""
+    attempts = round(_FINISHING_TIMEOUT_S / _POLL_S)
+    for _ in range(attempts):
+        run_state = await domain.run_state()
+        if run_state != _FINISHING:
+            return run_state
+        await awaited(asyncio.sleep(_POLL_S))
+    raise DriverError(f"QEMU of domain '{domain.config.name}' does not end its migration")
 
 
 async def _unstick(domain: Domain) -> None:

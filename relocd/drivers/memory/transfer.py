@@ -1,0 +1,125 @@
+"""One stream of a guest, out or in, as a task of the event loop; it goes on when the driver stops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from relocd.drivers.aio import awaited
+from relocd.drivers.memory import stream
+from relocd.drivers.memory.guest import Guest
+from relocd.errors import DriverError
+
+ACTIVE, PAUSED, COMPLETED, FAILED = "active", "paused", "completed", "failed"
+
+_MAX_ROUNDS = 3
+_DIRTY_PAGES = 16  # what a running guest writes during a round
+
+Check = Callable[[str], None]
+
+
+class Transfer:
+    """Follow one with ``until``; ``proceed`` lets an outgoing one finish, ``cancel`` ends it."""
+
+    def __init__(self, guest: Guest, end: socket.socket) -> None:
+        end.setblocking(False)
+        self.status = ACTIVE
+        self.round = 0
+        self.error = ""
+        self._guest = guest
+        self._socket = end
+        self._go = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._task: asyncio.Future[None] | None = None
+
+    @classmethod
+    def outgoing(cls, guest: Guest, end: socket.socket, *, live: bool, check: Check) -> Transfer:
+        """Send ``guest`` into ``end``. ``check`` is called with "stream" and "finish", and may raise."""
+        transfer = cls(guest, end)
+        transfer._begin(transfer._send(live, check))
+        return transfer
+
+    @classmethod
+    def incoming(cls, guest: Guest, end: socket.socket, *, check: Check) -> Transfer:
+        """Fill ``guest`` from ``end``. ``check`` is called with "load", and may raise."""
+        transfer = cls(guest, end)
+        transfer._begin(transfer._receive(check))
+        return transfer
+
+    def proceed(self) -> None:
+        """The last pages may go."""
+        self._go.set()
+
+    async def cancel(self) -> None:
+        """End it at once, completed or not."""
+        if self._task is not None:
+            self._task.cancel()
+            await awaited(asyncio.wait([self._task]))
+
+    async def until(self, status: str) -> None:
+        """Wait for a state. Raises DriverError if the transfer fails instead."""
+
+        async def wait() -> None:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self.status in (status, COMPLETED, FAILED))
+
+        await awaited(wait())
+        if self.status not in (status, COMPLETED):
+            raise DriverError(f"the stream broke off: {self.error}")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.ensure_future(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            await self._advance(FAILED, "it was cancelled")
+        except (DriverError, OSError, EOFError, ValueError) as error:
+            await self._advance(FAILED, str(error))
+        finally:
+            self._socket.close()
+
+    async def _advance(self, status: str, error: str = "") -> None:
+        self.status, self.error = status, error
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _send(self, live: bool, check: Check) -> None:
+        guest = self._guest
+        await stream.send_header(self._write, guest)
+        guest.dirty = set(range(len(guest.versions)))
+        while live and guest.running and self.round < _MAX_ROUNDS:
+            self.round += 1
+            pages, guest.dirty = sorted(guest.dirty), set()
+            await stream.send_pages(self._write, guest, pages)
+            guest.work(_DIRTY_PAGES)
+        check("stream")
+        guest.pause()
+        await self._advance(PAUSED)
+        await self._go.wait()
+        self.round += 1
+        pages, guest.dirty = sorted(guest.dirty), set()
+        await stream.send_pages(self._write, guest, pages)
+        check("finish")
+        await stream.send_end(self._write, guest)
+        answer = await asyncio.get_running_loop().sock_recv(self._socket, 1)
+        if answer != stream.LOADED:
+            raise DriverError("the target did not load it")
+        await self._advance(COMPLETED)
+
+    async def _receive(self, check: Check) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=self._socket)
+        try:
+            await stream.receive(reader, self._guest)
+            check("load")
+            await self._advance(COMPLETED)
+            writer.write(stream.LOADED)
+            await writer.drain()
+        finally:
+            writer.close()
+
+    async def _write(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, data)

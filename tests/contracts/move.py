@@ -1,0 +1,108 @@
+"""A relocation at the level of drivers, step by step, with two threads in the place of the carriers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+from relocd.model import DomainConfig, DomainState, DomainStatus
+from tests.contracts.rigs import Host
+from tests.reactor import call, run
+
+#: How far a relocation can have come, in order.
+STAGES = ("prepared", "started", "paused", "loaded", "finished")
+
+
+class Move:
+    """One domain from ``source`` to ``target``."""
+
+    def __init__(self, source: Host, target: Host, config: DomainConfig, *, live: bool = True) -> None:
+        self.source, self.target, self.config, self._live = source, target, config, live
+        self.outgoing = call(source.driver.outgoing, config.uuid)
+        self.incoming = call(target.driver.incoming, config)
+        self.sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._steps: dict[str, Callable[[], None]] = {
+            "prepared": self._prepare,
+            "started": self._start,
+            "paused": lambda: run(self.outgoing.paused()),
+            "loaded": self._switch_over,
+            "finished": lambda: run(self.outgoing.finished()),
+        }
+
+    def to(self, stage: str) -> Move:
+        """Go on until ``stage`` is reached."""
+        while self._steps:
+            name = next(iter(self._steps))
+            self._steps.pop(name)()
+            if name == stage:
+                break
+        return self
+
+    def complete(self, *, paused: bool = False) -> Move:
+        """To the end: the target owns the domain."""
+        self.to("finished")
+        run(self.incoming.resume(paused=paused))
+        run(self.outgoing.release())
+        self.close()
+        return self
+
+    def restart_source(self) -> None:
+        """The source's daemon is restarted, and takes up what it finds."""
+        self.source.restart()
+        self.outgoing = call(self.source.driver.outgoing, self.config.uuid)
+
+    def restart_target(self) -> None:
+        """The target's daemon is restarted, and takes up what it finds."""
+        self.target.restart()
+        self.incoming = call(self.target.driver.incoming, self.config)
+
+    def cut(self) -> None:
+        """The carriers die."""
+        for end in self.sockets:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Nothing of the stream is left open."""
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for end in self.sockets:
+            end.close()
+
+    def here(self) -> DomainStatus | None:
+        return call(self.source.driver.get, self.config.uuid)
+
+    def there(self) -> DomainStatus | None:
+        return call(self.target.driver.get, self.config.uuid)
+
+    def states(self) -> tuple[DomainState | None, DomainState | None]:
+        """What the domain is on the source and on the target."""
+        here, there = self.here(), self.there()
+        return here.state if here else None, there.state if there else None
+
+    def _prepare(self) -> None:
+        self.sockets.append(run(self.incoming.prepare()))
+
+    def _start(self) -> None:
+        stream = run(self.outgoing.start(live=self._live, downtime_limit_ms=20))
+        there = self.sockets[0]
+        self.sockets.append(stream)
+        for source, destination in ((stream, there), (there, stream)):
+            self._threads.append(threading.Thread(target=_pump, args=(source, destination), daemon=True))
+            self._threads[-1].start()
+
+    def _switch_over(self) -> None:
+        run(self.outgoing.switch_over())
+        run(self.incoming.loaded())
+
+
+def _pump(source: socket.socket, destination: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            destination.sendall(data)
+    with contextlib.suppress(OSError):
+        destination.shutdown(socket.SHUT_WR)

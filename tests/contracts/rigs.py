@@ -1,0 +1,196 @@
+"""The hypervisors that the contract is tested on, each with two hosts, "a" and "b"."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID, uuid4
+
+import psutil
+
+from relocd.config import Config
+from relocd.drivers.base import DomainChanged, Driver, DriverPaths
+from relocd.drivers.memory import MemoryDriver, forget_hosts, host_at
+from relocd.drivers.qemu.driver import QemuDriver
+from relocd.drivers.worker import Worker
+from relocd.model import BootFile, Disk, DomainConfig, Vif
+from relocd.net.names import instance_tag, tap_prefix
+from relocd.net.tap import Links
+from tests.net.namespace import add_bridge, private_network
+from tests.reactor import call, run
+
+BRIDGE = "xenbr0"
+
+
+class Host:
+    """One host: its directories, the driver that runs on it now, and what the driver told."""
+
+    def __init__(self, name: str, root: Path, make: Callable[[Config, DriverPaths], Driver]) -> None:
+        self.root = root / name
+        self.paths = DriverPaths(
+            state=self.root / "state", run=self.root / "run", boot=self.root / "boot", log=self.root / "log"
+        )
+        for path in (self.paths.state, self.paths.run, self.paths.boot, self.paths.log):
+            path.mkdir(parents=True)
+        self.heard: list[DomainChanged] = []
+        self._news = threading.Condition()
+        self._make = make
+        self.driver = self._new()
+
+    def wait_heard(self, count: int) -> None:
+        """Wait until the driver has told of so many changes."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.heard) >= count, timeout=20)
+
+    def restart(self) -> None:
+        """A new driver on the same directories, as after a restart of the daemon."""
+        run(self.driver.stop())
+        self.driver = self._new()
+
+    def destroy_all(self) -> None:
+        """End every domain, whatever it is doing, and stop."""
+        for status in call(self.driver.list):
+            incoming, outgoing = (
+                call(self.driver.incoming, status.config),
+                call(self.driver.outgoing, status.uuid),
+            )
+            if status.state == "incoming":
+                run(incoming.discard())
+            else:
+                run(outgoing.cancel())
+                run(self.driver.destroy(status.uuid))
+        run(self.driver.stop())
+
+    def _hear(self, change: DomainChanged) -> None:
+        with self._news:
+            self.heard.append(change)
+            self._news.notify_all()
+
+    def _new(self) -> Driver:
+        driver = call(self._make, Config(), self.paths)
+        call(driver.subscribe, self._hear)
+        run(driver.start())
+        return driver
+
+
+class Rig(Protocol):
+    """Two hosts of one hypervisor."""
+
+    a: Host
+    b: Host
+
+    def config(self) -> DomainConfig:
+        """A domain with all that this hypervisor can give it."""
+
+    def kill(self, host: Host, uuid: UUID) -> None:
+        """Take a domain's hypervisor away from it."""
+
+    def leftovers(self, host: Host) -> list[str]:
+        """All that is on a host besides the store of boot files."""
+
+    def close(self) -> None:
+        """End everything."""
+
+
+class MemoryRig:
+    """Guests in memory."""
+
+    def __init__(self) -> None:
+        self._root = Path(tempfile.mkdtemp(prefix="relocd-"))
+        self.a = Host("a", self._root, MemoryDriver)
+        self.b = Host("b", self._root, MemoryDriver)
+
+    def config(self) -> DomainConfig:
+        return _config(self._root, disks=())
+
+    def kill(self, host: Host, uuid: UUID) -> None:
+        assert isinstance(host.driver, MemoryDriver)
+        call(host.driver.lose, uuid, "killed")
+
+    def leftovers(self, host: Host) -> list[str]:
+        return [str(uuid) for uuid in host_at(host.paths.run).domains]
+
+    def close(self) -> None:
+        for host in (self.a, self.b):
+            host.destroy_all()
+        forget_hosts()
+        shutil.rmtree(self._root)
+
+
+class QemuRig:
+    """Real QEMU processes without an operating system in them, in a network of their own."""
+
+    def __init__(self) -> None:
+        self._root = Path(tempfile.mkdtemp(prefix="relocd-"))
+        self._network = private_network()
+        call(self._network.__enter__)
+        self._worker = Worker("test")
+        run(self._worker.run(add_bridge, BRIDGE))
+        self._links = run(self._worker.run(Links))
+        self.a = Host("a", self._root, QemuDriver)
+        self.b = Host("b", self._root, QemuDriver)
+
+    def config(self) -> DomainConfig:
+        disk = self._root / f"disk-{uuid4()}.img"
+        disk.write_bytes(bytes(1 << 16))
+        return _config(self._root, disks=(Disk(str(disk), "xvda"),))
+
+    def kill(self, host: Host, uuid: UUID) -> None:
+        (process,) = self._processes(host)
+        process.kill()
+
+    def leftovers(self, host: Host) -> list[str]:
+        files = [str(path) for path in (host.paths.run / "domains").iterdir()]
+        files += [str(path) for path in (host.paths.state / "domains").glob("*/*")]
+        files += [str(path) for path in host.paths.log.iterdir() if path.name != "qemu-probe.log"]
+        return files + [str(process) for process in self._processes(host)] + self.taps(host)
+
+    def taps(self, host: Host) -> list[str]:
+        """Names of the taps of one host's daemon."""
+        return list(run(self._worker.run(self._links.names, tap_prefix(instance_tag(str(host.paths.run))))))
+
+    def close(self) -> None:
+        for host in (self.a, self.b):
+            host.destroy_all()
+        run(self._worker.run(self._links.close))
+        call(self._worker.stop)
+        call(self._network.__exit__, None, None, None)
+        shutil.rmtree(self._root)
+
+    def _processes(self, host: Host) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and str(host.root) in " ".join(
+                process.info["cmdline"] or []
+            ):
+                found.append(process)
+        return found
+
+
+def _config(root: Path, disks: tuple[Disk, ...]) -> DomainConfig:
+    uuid = uuid4()
+    tail = ":".join(f"{byte:02x}" for byte in uuid.bytes[:3])
+    return DomainConfig(
+        name=f"web-{uuid.hex[:8]}",
+        uuid=uuid,
+        memory_mib=16,
+        vifs=(Vif(f"00:16:3e:{tail}", BRIDGE),),
+        disks=disks,
+    )
+
+
+def boot_file(directory: Path, name: str) -> BootFile:
+    """A file as an administrator names it, with the header of a Linux kernel (boot protocol 2.02)."""
+    path = directory / name
+    content = bytearray(8192)
+    content[0x1F1] = 4  # sectors of setup code
+    content[0x202:0x208] = b"HdrS\x02\x02"
+    path.write_bytes(content + name.encode())
+    return BootFile(str(path))
+
+
+RIGS: dict[str, Callable[[], Rig]] = {"memory": MemoryRig, "qemu": QemuRig}
