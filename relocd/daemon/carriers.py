@@ -83,10 +83,10 @@ class Carrier:
         specs = tuple(FileSpec(file.size_bytes, file.sha256) for file in files)
         opened = [os.open(boot_dir / file.sha256, os.O_RDONLY | os.O_CLOEXEC) for file in files]
         try:
-            if config.max_bandwidth_bytes_s:
-                self._command(Limit(config.max_bandwidth_bytes_s))
             command = Send(len(lanes), Compression(config.compression.value), specs)
             self._command(command, [lane.fileno() for lane in lanes] + opened)
+            if config.max_bandwidth_bytes_s:
+                self._command(Limit(config.max_bandwidth_bytes_s))
         finally:
             for descriptor in opened:
                 os.close(descriptor)

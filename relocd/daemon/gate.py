@@ -48,4 +48,3 @@ class Gate:
                 return Admission(True, f"name {name} of {address} matches {pattern}")
         known = f"its confirmed names: {', '.join(names)}" if names else "no confirmed name"
         return Admission(False, f"{address} ({known}) matches no pattern of xen-relocation-hosts-allow")
-

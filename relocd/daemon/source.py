@@ -19,7 +19,15 @@ from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.report import Ending, Report
-from relocd.errors import DriverError, JournalError, ProtocolError, Refused, RelocdError, StreamError
+from relocd.errors import (
+    DriverError,
+    JournalError,
+    PeerUnreachable,
+    ProtocolError,
+    Refused,
+    RelocdError,
+    StreamError,
+)
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record, Role
 from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
@@ -234,8 +242,10 @@ class SourceRelocation:
             case CarrierEnded(totals=totals, counters=counters):
                 self._carried(counters)
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
+            case CarrierFailed(code=PeerUnreachable.code, text=text):
+                background(self._fail_late(Failure(PeerUnreachable.code, text)), "waiting for an explanation")
             case CarrierFailed(code=code, text=text):
-                background(self._fail_late(Failure(code, text)), "waiting for an explanation")
+                self._fail(Failure(code, text))
             case _:
                 pass
 

@@ -170,7 +170,7 @@ def test_one_relocation_of_a_domain_at_a_time(scene: Scene, witness: Witness, sl
     moving = scene.begin_move(scene.a, scene.b)
     moving.wait_phase("memory")
     code, _, said = migrate(scene)
-    assert code == 2
+    assert code == 2, said
     assert "already" in said
     reply = scene.a.relocctl("destroy", "guest", check=False)
     assert reply.exit_code == 2
