@@ -62,7 +62,7 @@ class Carrier:
         return self.events[-1]
 
     def expect(self, kind: type[E]) -> E:
-        """The next event that is no progress, which must be of this kind."""
+        """The next event that is no progress (unless wanted), which must be of this kind."""
         while isinstance(event := self.event(), control.CarrierProgress):
             if kind is control.CarrierProgress:
                 break
@@ -70,8 +70,17 @@ class Carrier:
         return event
 
     def digest(self) -> control.Totals:
+        """Ask for the digest. Events that come before the answer are kept for ``last``."""
         self.tell(control.AskDigest())
-        return self.expect(control.CarrierDigest).totals
+        while not isinstance(event := self.event(), control.CarrierDigest):
+            assert event is not None
+        return event.totals
+
+    def last(self, kind: type[E]) -> E:
+        """The last event of this kind, be it past or to come."""
+        while not (found := [event for event in self.events if isinstance(event, kind)]):
+            assert self.event() is not None
+        return found[-1]
 
     def exit_code(self) -> int:
         return self.process.wait(PATIENCE_S)

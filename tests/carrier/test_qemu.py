@@ -1,0 +1,56 @@
+"""A real QEMU moves to another one through two carriers, and arrives unchanged."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from relocd.carrier import control
+from tests.carrier.carriers import Carrier, tcp_pair
+from tests.pages.record_real import migrating
+
+pytestmark = pytest.mark.qemu
+
+
+@pytest.mark.parametrize(("running", "lanes"), [(False, 1), (True, 2)])
+def test_a_guest_arrives_as_it_left(running: bool, lanes: int) -> None:
+    with (
+        Carrier() as sender,
+        Carrier() as receiver,
+        migrating(running=running) as (source, target, out, incoming),
+    ):
+        ends = [tcp_pair() for _ in range(lanes)]
+        sender.tell(control.Send(lanes), *[near for near, _ in ends])
+        receiver.tell(control.Receive(lanes), *[far for _, far in ends])
+        for carrier, sock in ((sender, out), (receiver, incoming)):
+            carrier.expect(control.CarrierFilesDone)
+            carrier.tell(control.Stream(), sock)
+        assert target.wait_for_migration("completed", "failed") == "completed"
+        loaded = receiver.digest()  # as early as the daemon would ask
+        assert source.wait_for_migration("completed", "failed") == "completed"
+        sent = sender.expect(control.CarrierEnded)
+        received = receiver.last(control.CarrierEnded)
+        assert loaded == sent.totals == received.totals
+        assert sent.counters.zero_pages > 7000
+        assert source.command("query-status")["status"] == "postmigrate"
+        assert target.command("query-status")["status"] in ("paused", "prelaunch")
+        with tempfile.TemporaryDirectory() as name:
+            assert source.memory(Path(name)) == target.memory(Path(name))
+
+
+def test_a_broken_lane_leaves_the_guest_running_at_the_source() -> None:
+    with Carrier() as sender, Carrier() as receiver, migrating(running=True) as (source, _, out, incoming):
+        near, far = tcp_pair()
+        sender.tell(control.Send(1), near)
+        receiver.tell(control.Receive(1), far)
+        sender.tell(control.Limit(20_000))  # far from done when the lane breaks
+        for carrier, sock in ((sender, out), (receiver, incoming)):
+            carrier.expect(control.CarrierFilesDone)
+            carrier.tell(control.Stream(), sock)
+        assert source.wait_for_migration("active") == "active"
+        receiver.process.kill()
+        assert sender.expect(control.CarrierFailed).code == "unreachable"
+        assert source.wait_for_migration("completed", "failed") == "failed"
+        assert source.command("query-status")["status"] == "running"
