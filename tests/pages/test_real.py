@@ -14,7 +14,7 @@ from relocd.pages.zstd import get_frame_info
 from tests.pages import record_real
 from tests.pages.streams import seen
 
-PAGES = {"qemu-7.2-q35": 123}
+PAGES = {"qemu-7.2-q35": 123, "qemu-10.0-q35": 141}
 """How many pages with content each golden stream has."""
 GOLDEN = sorted((Path(__file__).parent / "data").glob("*.zst"))
 
