@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -139,8 +138,7 @@ def test_boot_files_must_be_in_the_store_of_the_target(rig: Rig, tmp_path: Path)
     with pytest.raises(DriverError, match="not in the boot store"):
         move.to("prepared")
     assert rig.leftovers(rig.b) == []
-    for file in config.boot_files:
-        shutil.copy(rig.a.paths.boot / file.sha256, rig.b.paths.boot)
+    rig.b.copy_boot_files(rig.a)
     assert Move(rig.a, rig.b, config).complete().states() == (GONE, RUNNING)
 
 

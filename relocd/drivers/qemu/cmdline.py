@@ -123,9 +123,10 @@ def _memory_kib(config: DomainConfig) -> int:
     """The guest's memory, under TCG with two pages more than it was promised.
 
     QEMU before 8.2.3 and 9.0 loses writes of a guest that it emulates *and* migrates: when it takes over the dirty
-    bits of a block of memory whose size is a multiple of 64 pages, it forgets to tell the emulator, whose later writes
-    to those pages go unnoticed ("physmem: Fix migration dirty bitmap coherency with TCG memory access" in QEMU's
-    history). About one relocation in four then left a broken guest. Any other size takes the other, correct path.
+    bits of a block of memory whose size is a multiple of 64 pages, it forgets to tell the emulator, whose
+    later writes to those pages go unnoticed ("physmem: Fix migration dirty bitmap coherency with TCG memory
+    access" in QEMU's history). About one relocation in four then left a broken guest. Any other size takes
+    the other, correct path.
     """
     pad_kib = 8 if config.accelerator is Accelerator.TCG else 0
     return config.memory_mib * 1024 + pad_kib

@@ -78,7 +78,9 @@ class QemuDriver:
             await domain.assign(Role.OWN)  # only Incoming.resume lets an incoming guest run
         self._register(domain)
         if domain.ending is not None and domain.role is Role.OWN:
-            await self._apply(domain, domain.ending)
+            await self._apply(
+                domain, domain.ending, lifecycle.action_when_found(domain.config, domain.ending)
+            )
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -190,7 +192,9 @@ class QemuDriver:
         self._domains[domain.uuid] = domain
         domain.on_change = lambda: self._tell(domain.uuid, domain.state, "not by relocd")
         what = f"after the end of domain {domain.config.name}"
-        domain.on_end = lambda cause: background(self._apply(domain, cause), what)
+        domain.on_end = lambda cause: background(
+            self._apply(domain, cause, lifecycle.action(domain.config, cause)), what
+        )
         domain.process.ended.then(lambda: background(self._ended(domain), what) and None)
 
     async def _ended(self, domain: Domain) -> None:
@@ -221,9 +225,8 @@ class QemuDriver:
         if self._domains.get(domain.uuid) is domain:
             del self._domains[domain.uuid]
 
-    async def _apply(self, domain: Domain, cause: Cause) -> None:
+    async def _apply(self, domain: Domain, cause: Cause, action: Action) -> None:
         """Do what the domain's configuration wants after its guest has ended."""
-        action = lifecycle.action(domain.config, cause)
         self.log.info(
             "domain {name}: {cause}, so {action}",
             name=domain.config.name,

@@ -51,6 +51,16 @@ def action(config: DomainConfig, cause: Cause) -> Action:
     return wanted[cause]
 
 
+def action_when_found(config: DomainConfig, cause: Cause) -> Action:
+    """What to do with a guest that ended while no daemon ran.
+
+    Then a reboot that does not restart looks like a power-off; if one of them is to be preserved, both are.
+    """
+    if cause is not Cause.CRASH and Action.PRESERVE in (config.on_poweroff, config.on_reboot):
+        return Action.PRESERVE
+    return action(config, cause)
+
+
 def action_option(config: DomainConfig) -> str:
     """The value of QEMU's ``-action``."""
     reset = config.on_reboot is Action.RESTART

@@ -126,9 +126,8 @@ class Monitor:
             self._lost_listeners.append(listener)
 
     async def close(self) -> None:
-        """End the connection; QEMU goes on. Listeners are not called any more. Idempotent."""
+        """End the connection; QEMU goes on. Whoever waits for something learns that it is lost. Idempotent."""
         self._listeners.clear()
-        self._lost_listeners.clear()
         self._closing.set()
         await awaited(asyncio.shield(self._watching))
 
