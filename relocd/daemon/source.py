@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -85,6 +85,7 @@ class SourceRelocation:
         self._unknown_timer: IDelayedCall | None = None
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
+        self._turn = DeferredLock()
         self._effects: dict[SourceEffect, Callable[[], Awaitable[None]]] = {
             SourceEffect.START_STREAM: self._start_stream,
             SourceEffect.SWITCH_OVER: self._switch_over,
@@ -280,9 +281,10 @@ class SourceRelocation:
                 state=self.handover.state.value,
                 effects=", ".join(effects),
             )
-            background(self._guard(self._perform(effects)), f"relocation {self.id}")
+            self._turn.run(background, self._guard(self._perform(effects)), f"relocation {self.id}")
 
     async def _perform(self, effects: tuple[SourceEffect, ...]) -> None:
+        """In their order, and only when those of earlier transitions are done: undoing waits for what it undoes."""
         for effect in effects:
             await self._effects[effect]()
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from attrs import evolve
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
@@ -64,10 +65,13 @@ class TargetRelocation:
         self._lane_count = 0
         self._lane_timer: IDelayedCall | None = None
         self._arrivals: list[Arrival] = []
+        self._stream: socket.socket | None = None
         self._stream_bytes = 0
         self._totals: Totals | None = None
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
+        self._turn = DeferredLock()
+        self._building: Deferred[None] | None = None
         self._effects: dict[TargetEffect, Callable[[], Awaitable[None]]] = {
             TargetEffect.TELL_RECEIVING: self._tell_receiving,
             TargetEffect.ASK_DIGEST: self._ask_digest,
@@ -129,7 +133,7 @@ class TargetRelocation:
         digests = tuple(file.sha256 for file in needed)
         dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks))
         if not needed:
-            background(self._guard(self._build()), f"relocation {self.id}")
+            self._building = background(self._guard(self._build()), f"relocation {self.id}")
 
     def recover(self) -> None:
         """Go on with a relocation of a former daemon.
@@ -173,15 +177,22 @@ class TargetRelocation:
         )
         for lane in self._lanes.values():
             lane.close()
+        background(self._guard(self._listen_when_ready()), f"relocation {self.id}")
 
     async def _build(self) -> None:
-        """Build the domain, paused, and give its stream to the carrier."""
-        stream = await self._incoming.prepare()
-        try:
-            if self._carrier is not None:
-                self._carrier.stream(stream)
-        finally:
-            stream.close()
+        """Build the domain, paused."""
+        self._stream = await self._incoming.prepare()
+        await self._listen_when_ready()
+
+    async def _listen_when_ready(self) -> None:
+        """Once the domain is built and all lanes are there, in whichever order: join them in the carrier."""
+        if self._stream is None or len(self._lanes) < self._lane_count:
+            return
+        stream, self._stream = self._stream, None
+        with stream:
+            if self._carrier is None:
+                raise StreamError("the carrier is gone")
+            self._carrier.stream(stream)
         background(self._guard(self._watch_loaded()), "waiting for the domain to load")
         self._event(TargetEvent.LISTENING)
 
@@ -232,7 +243,7 @@ class TargetRelocation:
                 self._stream_bytes = stream_bytes
             case CarrierFilesDone():
                 if self._arrivals:
-                    background(self._guard(self._admit_files()), f"relocation {self.id}")
+                    self._building = background(self._guard(self._admit_files()), f"relocation {self.id}")
             case CarrierDigest(totals=totals):
                 self._totals = Totals(totals.digest, totals.stream_bytes)
                 self._event(TargetEvent.DIGEST_KNOWN)
@@ -267,9 +278,10 @@ class TargetRelocation:
                 state=self.handover.state.value,
                 effects=", ".join(effects),
             )
-            background(self._guard(self._perform(effects)), f"relocation {self.id}")
+            self._turn.run(background, self._guard(self._perform(effects)), f"relocation {self.id}")
 
     async def _perform(self, effects: tuple[TargetEffect, ...]) -> None:
+        """In their order, and only when those of earlier transitions are done: undoing waits for what it undoes."""
         for effect in effects:
             await self._effects[effect]()
 
@@ -368,6 +380,8 @@ class TargetRelocation:
 
     async def _discard(self) -> None:
         self._drop_carrier()
+        if self._building is not None:
+            await self._building  # what is half built cannot be removed yet
         await insist(self._context.reactor, self._incoming.discard, f"{self.id}: removing what was received")
         self._event(TargetEvent.DISCARDED)
 
@@ -388,6 +402,8 @@ class TargetRelocation:
             lane.close()
         for arrival in self._arrivals:
             arrival.discard()
+        if self._stream is not None:
+            self._stream.close()
         if self._dialogue is not None:
             self._dialogue.close()
         self._on_end(self)
