@@ -1,0 +1,217 @@
+"""Whole relocations between two daemons, with a fault at every step: where the domain ends up, what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relocd.drivers.memory import Step, forget_hosts
+from relocd.handover.record import Mark
+from tests.daemon.rig import DOMAIN, DOMAIN_FILE, Daemon, Wire
+from tests.reactor import run
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with the domain."""
+    daemon = Daemon(tmp_path / "source", switchover_timeout_s=2.0)
+    daemon.client.call("create", config=DOMAIN_FILE, source="web.cfg")
+    yield daemon
+    daemon.stop()
+    forget_hosts()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with room."""
+    daemon = Daemon(tmp_path / "target")
+    yield daemon
+    daemon.stop()
+
+
+def settled(check: Callable[[], bool], *daemons: Daemon) -> bool:
+    """Has it become true? Each look asks the daemons something, so that time passes for them."""
+    for _ in range(2000):
+        if check():
+            return True
+        for daemon in daemons:
+            daemon.client.call("info")
+    return False
+
+
+def marks(daemon: Daemon) -> list[Mark]:
+    """The marks of all relocations in a journal, oldest first."""
+    journal = daemon.service._context.journal
+
+    async def read() -> list[tuple[str]]:
+        query = "select mark from relocation order by began_s"
+        return await journal._run(lambda: journal._db.execute(query).fetchall())
+
+    return [Mark(mark) for (mark,) in run(read())]
+
+
+def at_home(source: Daemon, target: Daemon) -> None:
+    """The domain runs on the source, nothing is on the target, and both journals say so."""
+    assert settled(lambda: source.runs and not target.host.domains, source, target)
+    assert source.states() == {"web": "running"}
+    assert settled(lambda: not (set(marks(source)) | set(marks(target))) - {Mark.ABORTED}, source, target)
+
+
+def arrived(source: Daemon, target: Daemon) -> None:
+    """The domain runs on the target, nothing is on the source, and both journals say so."""
+    assert settled(lambda: target.runs and not source.host.domains, source, target)
+    assert target.states() == {"web": "running"}
+    assert settled(lambda: marks(source)[-1:] == [Mark.DONE], source, target)
+    assert marks(target)[-1:] == [Mark.OWNED]
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "offline"])
+def test_the_domain_moves(source: Daemon, target: Daemon, live: bool) -> None:
+    outcome = source.migrate(target.port, live=live)
+    assert outcome["outcome"] == "completed", str(outcome)
+    assert outcome["live"] is live
+    arrived(source, target)
+
+
+def test_there_and_back_again(source: Daemon, target: Daemon) -> None:
+    for _ in range(3):
+        assert source.migrate(target.port)["outcome"] == "completed"
+        assert target.migrate(source.port)["outcome"] == "completed"
+    assert source.runs
+
+
+@pytest.mark.parametrize("step", [Step.START, Step.STREAM, Step.SWITCH_OVER, Step.FINISH])
+def test_the_sources_hypervisor_fails(source: Daemon, target: Daemon, step: Step) -> None:
+    source.host.fail(step)
+    outcome = source.migrate(target.port)
+    assert outcome["outcome"] == "failed"
+    assert outcome["error"]
+    at_home(source, target)
+    assert source.migrate(target.port)["outcome"] == "completed", "the next attempt must not suffer"
+
+
+@pytest.mark.parametrize("step", [Step.PREPARE, Step.LOAD])
+def test_the_targets_hypervisor_fails_before_the_decision(source: Daemon, target: Daemon, step: Step) -> None:
+    target.host.fail(step)
+    outcome = source.migrate(target.port)
+    assert outcome["outcome"] == "failed"
+    at_home(source, target)
+
+
+def test_a_target_that_cannot_resume_at_once_tries_again(source: Daemon, target: Daemon) -> None:
+    target.host.fail(Step.RESUME, times=2)
+    assert source.migrate(target.port)["outcome"] == "completed"
+    arrived(source, target)
+
+
+def test_a_source_that_cannot_release_at_once_tries_again(source: Daemon, target: Daemon) -> None:
+    source.host.fail(Step.RELEASE)
+    assert source.migrate(target.port)["outcome"] == "completed"
+    arrived(source, target)
+
+
+def test_a_source_that_cannot_resume_at_once_tries_again(source: Daemon, target: Daemon) -> None:
+    target.host.fail(Step.LOAD)
+    source.host.fail(Step.CANCEL)
+    assert source.migrate(target.port)["outcome"] == "failed"
+    at_home(source, target)
+
+
+def test_a_decision_that_cannot_be_written_is_none(source: Daemon, target: Daemon) -> None:
+    source.break_journal()
+    outcome = source.migrate(target.port)
+    assert outcome["outcome"] == "failed"
+    assert outcome["code"] == "journal"
+    source.mend_journal()
+    assert source.runs
+    assert settled(lambda: not target.host.domains, source, target)
+
+
+def test_a_target_that_cannot_write_its_promise_refuses(source: Daemon, target: Daemon) -> None:
+    target.break_journal()
+    outcome = source.migrate(target.port)
+    assert outcome["outcome"] == "failed"
+    target.mend_journal()
+    at_home(source, target)
+
+
+MESSAGES = ["(hello", "(propose", "(accept", "(lane", "(ready)", "(receiving)", "(switchover)", "(prepared"]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["lost", "delivered"])
+@pytest.mark.parametrize("message", MESSAGES)
+def test_the_link_breaks_before_the_decision(
+    source: Daemon, target: Daemon, message: str, before: bool
+) -> None:
+    wire = Wire(target.port, message, before=before)
+    outcome = source.migrate(wire.port)
+    assert wire.was_cut.is_set()
+    if message == "(prepared" and not before and outcome["outcome"] != "failed":
+        arrived(source, target)  # the source had what it needed, and decided before it noticed
+    else:
+        assert outcome["outcome"] == "failed"
+        at_home(source, target)
+    wire.close()
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["lost", "delivered"])
+@pytest.mark.parametrize("message", ["(commit)", "(resumed)"])
+def test_the_link_breaks_after_the_decision(
+    source: Daemon, target: Daemon, message: str, before: bool
+) -> None:
+    wire = Wire(target.port, message, before=before)
+    assert source.migrate(wire.port)["outcome"] == "completed"
+    assert wire.was_cut.is_set()
+    arrived(source, target)
+    wire.close()
+
+
+def test_the_target_is_restarted_after_the_decision(source: Daemon, target: Daemon) -> None:
+    """The commit is lost and the target stops; when it is back, both learn the outcome from each other."""
+    wire = Wire(target.port, "(commit)")
+    target.host.fail(Step.RESUME, times=3)
+    outcome = source.migrate(wire.port)
+    assert outcome["outcome"] == "completed", str(outcome)
+    target.stop()
+    target.start()
+    arrived(source, target)
+    wire.close()
+
+
+def test_a_target_that_never_gets_ready_costs_a_short_pause(source: Daemon, target: Daemon) -> None:
+    source.set_config(switchover_timeout_s=0.3)
+    wire = Wire(target.port, "(prepared", swallow=True)
+    outcome = source.migrate(wire.port)
+    assert outcome["outcome"] == "failed"
+    assert outcome["code"] == "timeout"
+    at_home(source, target)
+    wire.close()
+
+
+def test_two_proposals_cannot_share_the_memory(source: Daemon, target: Daemon) -> None:
+    relocations = target.service._relocations
+    before = relocations.reserved_mib()
+    assert source.migrate(target.port)["outcome"] == "completed"
+    assert relocations.reserved_mib() > before, (
+        "an arrived domain's memory stays promised until it is touched"
+    )
+
+
+def test_a_paused_domain_arrives_paused(source: Daemon, target: Daemon) -> None:
+    source.client.call("pause", domain="web")
+    assert source.migrate(target.port)["outcome"] == "completed"
+    assert target.states() == {"web": "paused"}
+    assert DOMAIN not in target.host.running()
+
+
+def test_check_asks_and_moves_nothing(source: Daemon, target: Daemon) -> None:
+    answer = source.client.call("check", domain="web", host="127.0.0.1", port=target.port)
+    assert answer["passed"] is True
+    assert not target.host.domains
+    assert marks(target) == []
+    target.set_config(max_incoming=0)
+    answer = source.client.call("check", domain="web", host="127.0.0.1", port=target.port)
+    assert answer["passed"] is False
+    assert [c["check"] for c in answer["checks"] if c["verdict"] == "fail"] == ["room"]
