@@ -27,7 +27,10 @@ MEMORY_MIN_MIB = 96  # with less, this kernel dies before it can unpack the ramd
 # kernel flushes the TLB, and the time in which a store can be lost shrinks from seconds to a few milliseconds.
 # tsc=reliable: the clock is not checked against a slower one, which would find a jump after a relocation and be used
 # from then on. The others: half a second less of an emulated boot.
-BOOT_OPTIONS = "console=ttyS0 quiet pti=on tsc=reliable no_timer_check nokaslr audit=0 init_on_alloc=0 cryptomgr.notests=1"
+BOOT_OPTIONS = (
+    "console=ttyS0 quiet pti=on tsc=reliable "
+    "no_timer_check nokaslr audit=0 init_on_alloc=0 cryptomgr.notests=1"
+)
 
 _PACKAGES = ["busybox-static", "dropbear-bin", "libc6", "libc6-dev", "gcc"]
 _FILES = ("vmlinuz", "initramfs.zst", "id_ed25519", "known_hosts")
