@@ -7,9 +7,9 @@ lost in a change of credentials. The end of the control socket says the same rel
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
-import sys
 import threading
 from typing import Final
 
@@ -22,7 +22,6 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
 _THREAD_STACK_BYTES: Final = 512 << 10
-_SWITCH_INTERVAL_S: Final = 0.001  # a thread that has data waits this long at most for one that computes
 _HEAP_KEPT_BYTES: Final = 8 << 20
 _OWN_DESCRIPTORS: Final = 16
 
@@ -46,14 +45,14 @@ def drop_privileges(control: int, uid: int, gid: int) -> None:
 
 
 def tune() -> None:
-    """Settings for few threads that pass buffers of a quarter MiB on: one heap that is kept, short turns."""
+    """Settings for few threads that pass on buffers of a quarter MiB: one heap that is kept, less to collect."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_TRIM_THRESHOLD, _HEAP_KEPT_BYTES)
         libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_KEPT_BYTES)
     threading.stack_size(_THREAD_STACK_BYTES)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.freeze()
 
 
 def _prctl(option: int, value: int) -> None:

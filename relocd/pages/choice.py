@@ -27,11 +27,14 @@ DENSE_SKIP_MAX: Final = 16
 """After dense batches, at most this many go raw before the next one is tried."""
 
 SETTLE_BYTES: Final = 1 << 20
-"""Content that does not count after a change of level: it fills or drains the buffers of the way."""
+SETTLE_S: Final = 0.02
+"""After a change of level this much content or time, whichever is first, does not count: buffers fill or drain."""
 WINDOW_BYTES: Final = 4 << 20
 WINDOW_S: Final = 0.1
-"""A measurement ends after this much content or time, whichever is first; so a trial on a slow link is
-short."""
+"""A measurement ends after this much content or time, whichever is first."""
+HOPELESS: Final = 0.5
+HOPELESS_S: Final = 0.01
+"""A trial that reaches less than this part of the rate so far, for this long, is not worth its time."""
 HOLD_BYTES: Final = 16 << 20
 HOLD_BYTES_MAX: Final = 2 << 30
 """Content between two trials: at first, and after many trials that changed nothing (it doubles)."""
@@ -108,7 +111,7 @@ class _Ladder:
         self._hold_bytes = HOLD_BYTES
         self._held_bytes = 0
         self._home_rate = 0.0
-        self._measure = _Measure()
+        self._measure = _Measure(0.0)
 
     @property
     def level(self) -> int:
@@ -145,28 +148,32 @@ class _Ladder:
     def _go(self, index: int) -> None:
         self._at = index
         self._held_bytes = 0
-        self._measure = _Measure()
+        self._measure = _Measure(0.0 if index == self._home else HOPELESS * self._home_rate)
 
 
 class _Measure:
     """The rate over one window of content, after the ways have settled; then over the next window."""
 
-    def __init__(self) -> None:
-        self._settled_bytes = 0
+    def __init__(self, hopeless_rate: float) -> None:
+        self._hopeless_rate = hopeless_rate
+        self._settled = False
         self._bytes = 0
         self._since_s: float | None = None
 
     def add(self, decoded_bytes: int, busy_s: float) -> float | None:
-        """Count; return content bytes per busy second when a window is full."""
+        """Count; return content bytes per busy second when a window is full, or cannot become a good one."""
         if self._since_s is None:
-            self._settled_bytes += decoded_bytes
-            if self._settled_bytes >= SETTLE_BYTES:
-                self._since_s = busy_s
-            return None
+            self._since_s = busy_s
         self._bytes += decoded_bytes
         elapsed_s = busy_s - self._since_s
-        if self._bytes < WINDOW_BYTES and elapsed_s < WINDOW_S:
-            return None
         rate = self._bytes / max(elapsed_s, 1e-6)
+        if not self._settled:
+            if self._bytes >= SETTLE_BYTES or elapsed_s >= SETTLE_S:
+                self._settled = True
+                self._bytes, self._since_s = 0, busy_s
+            return None
+        hopeless = elapsed_s >= HOPELESS_S and rate < self._hopeless_rate
+        if self._bytes < WINDOW_BYTES and elapsed_s < WINDOW_S and not hopeless:
+            return None
         self._bytes, self._since_s = 0, busy_s
         return rate
