@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from uuid import UUID, uuid4
+from collections.abc import Awaitable, Callable, Mapping
+from uuid import uuid4
 
-from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import Logger
 
 from relocd.carrier.control import CarrierEnded, CarrierFailed, CarrierProgress, Event
 from relocd.daemon.background import RETRY_FIRST_S, RETRY_LAST_S, background, insist
@@ -19,6 +17,7 @@ from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.report import Ending, Report
+from relocd.daemon.runner import Runner
 from relocd.errors import (
     DriverError,
     JournalError,
@@ -49,7 +48,6 @@ from relocd.wire.messages import (
     Receiving,
     Refuse,
     Resumed,
-    Standing,
     Switchover,
 )
 
@@ -63,30 +61,29 @@ TICK_S = 0.5
 UNKNOWN_AFTER_S = 30.0
 
 
-class SourceRelocation:
+class SourceRelocation(Runner[SourceEffect]):
     """One relocation, from the proposal to the stated outcome. ``done`` fires once, with the outcome."""
 
-    log = Logger()
+    handover: SourceHandover
 
-    def __init__(self, context: Context, domain: DomainConfig, peer: Peer, *, live: bool) -> None:
-        self.id: UUID = uuid4()
+    def __init__(
+        self, context: Context, domain: DomainConfig, peer: Peer, *, live: bool, record: Record | None = None
+    ) -> None:
+        super().__init__(context, record.relocation if record else uuid4(), record)
         self.domain = domain
         self.peer = peer
         self.live = live
         self.report = Report(self.id, domain, peer.host, live)
         self.handover = SourceHandover()
         self.on_finish: Callable[[SourceRelocation], None] = lambda _: None
-        self._context = context
         self._outgoing = context.driver.outgoing(domain.uuid)
-        self._dialogue: Dialogue | None = None
-        self._carrier: Carrier | None = None
-        self._record: Record | None = None
         self._timer: IDelayedCall | None = None
         self._unknown_timer: IDelayedCall | None = None
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
-        self._turn = DeferredLock()
-        self._effects: dict[SourceEffect, Callable[[], Awaitable[None]]] = {
+
+    def _effect_table(self) -> Mapping[SourceEffect, Callable[[], Awaitable[None]]]:
+        return {
             SourceEffect.START_STREAM: self._start_stream,
             SourceEffect.SWITCH_OVER: self._switch_over,
             SourceEffect.TELL_SWITCHOVER: self._tell_switchover,
@@ -106,10 +103,8 @@ class SourceRelocation:
     @classmethod
     def from_record(cls, context: Context, record: Record) -> SourceRelocation:
         """Take up a relocation that a former daemon began; ``recover`` then carries it to its end."""
-        self = cls(context, record.domain, Peer(record.peer_host, record.peer_port), live=record.live)
-        self.id = record.relocation
-        self.report = Report(record.relocation, record.domain, record.peer_host, record.live)
-        self._record = record
+        peer = Peer(record.peer_host, record.peer_port)
+        self = cls(context, record.domain, peer, live=record.live, record=record)
         if record.mark is Mark.COMMITTED:
             self.handover = SourceHandover(SourceState.COMMITTED)
         return self
@@ -118,7 +113,7 @@ class SourceRelocation:
 
     def begin(self) -> None:
         """Start a new relocation; listen to ``report`` for what comes of it."""
-        background(self._guard(self._open()), f"relocation {self.id}")
+        self._spawn(self._open(), "opening")
 
     def recover(self) -> None:
         """Go on with a relocation of a former daemon: undecided ones are undone, decided ones are seen through."""
@@ -167,11 +162,13 @@ class SourceRelocation:
         answer = await dialogue.receive(timeout_s)
         if isinstance(answer, Refuse):
             failed = failures(answer.checks)
-            raise Refused(
+            refused = Refused(
                 tuple((check.name, check.text) for check in failed),
                 by=self.peer.host,
                 hint=" ".join(check.remedy for check in failed if check.remedy),
             )
+            self.report.refused(refused)
+            raise refused
         accept = expect(answer, Accept, dialogue.peer)
         if accept.relocation != self.id or accept.lanes > self._context.config.lanes:
             raise ProtocolError(f"{dialogue.peer} accepted something else than was proposed")
@@ -210,9 +207,8 @@ class SourceRelocation:
                     self._event(SourceEvent.TARGET_WITHOUT_COPY)
             case Problem(text=text):
                 self._fail(Failure("protocol", f"{self.peer.host} says: {text}"))
-            case Inquire(relocation=relocation):
-                if self._dialogue is not None:
-                    self._dialogue.send(Standing(relocation, self.standing()))
+            case Inquire():
+                self._answer(message)
             case _:
                 self._breach()
 
@@ -253,10 +249,6 @@ class SourceRelocation:
     def _carried(self, counters: CarrierProgress) -> None:
         self.report.carried(counters.wire_bytes, counters.stream_bytes, counters.pages, counters.zero_pages)
 
-    def domain_gone(self, reason: str) -> None:
-        """The driver says that the domain ended by itself while it was on its way."""
-        self._fail(Failure("hypervisor", f"the domain ended during its relocation: {reason}"))
-
     async def _fail_late(self, failure: Failure) -> None:
         """A broken lane is often the echo of a failure at the peer, whose reason is on its way."""
         await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
@@ -265,42 +257,7 @@ class SourceRelocation:
     def _event(self, event: SourceEvent) -> None:
         self._take(self.handover.handle(event))
 
-    def _fail(self, failure: Failure) -> None:
-        effects = self.handover.fail(failure)
-        if effects is not None:
-            self.log.warn("{id}: {text}", id=self.id, text=failure.text)
-        self._take(effects)
-
     # -- what is done ----------------------------------------------------------------------------------------------
-
-    def _take(self, effects: tuple[SourceEffect, ...] | None) -> None:
-        if effects:
-            self.log.info(
-                "{id}: {state}: {effects}",
-                id=self.id,
-                state=self.handover.state.value,
-                effects=", ".join(effects),
-            )
-            self._turn.run(background, self._guard(self._perform(effects)), f"relocation {self.id}")
-
-    async def _perform(self, effects: tuple[SourceEffect, ...]) -> None:
-        """In their order, and only when those of earlier transitions are done: undoing waits for what it undoes."""
-        for effect in effects:
-            await self._effects[effect]()
-
-    async def _guard(self, work: Awaitable[None]) -> None:
-        """Whatever fails while the decision is open ends the relocation."""
-        try:
-            await work
-        except RelocdError as error:
-            if isinstance(error, Refused):
-                self.report.refused(error)
-            self._fail(Failure(error.code, str(error), error.hint))
-        except Exception as error:
-            self._fail(
-                Failure("internal", f"internal error: {error!r}", "The log of this host has the details.")
-            )
-            raise
 
     async def _start_stream(self) -> None:
         self.report.phase("memory")
@@ -313,8 +270,8 @@ class SourceRelocation:
             self._working_carrier().stream(stream)
         finally:
             stream.close()
-        background(self._guard(self._watch_paused()), "watching for the pause")
-        background(self._guard(self._watch_finished()), "watching for the end")
+        self._spawn(self._watch_paused(), "watching for the pause")
+        self._spawn(self._watch_finished(), "watching for the end")
 
     async def _watch_paused(self) -> None:
         await self._outgoing.paused()
@@ -383,22 +340,15 @@ class SourceRelocation:
             pause_s = min(pause_s * 2, RETRY_LAST_S)
 
     async def _ask_once(self) -> None:
-        assert self._record is not None
-        timeout_s = self._context.config.connect_timeout_s
-        peer = Peer(self._record.peer_host, self._record.peer_port)
-        dialogue = await connect(self._context.reactor, peer, timeout_s)
-        await greet(dialogue, self._context.hello(), timeout_s)
-        dialogue.send(Inquire(self.id, self._record.token))
-        standing = expect(await dialogue.receive(timeout_s), Standing, dialogue.peer)
-        self.log.info("{id}: the target says: {decision}", id=self.id, decision=standing.decision.value)
+        decision, dialogue = await self._inquire()
         self.attach(dialogue)
         meaning = {
             Decision.OWNED: SourceEvent.TARGET_RESUMED,
             Decision.PREPARED: SourceEvent.TARGET_PREPARED,
             Decision.ABORTED: SourceEvent.TARGET_WITHOUT_COPY,
         }
-        if standing.decision in meaning:
-            self._event(meaning[standing.decision])
+        if decision in meaning:
+            self._event(meaning[decision])
 
     async def _release_copy(self) -> None:
         self.report.resumed()
@@ -449,17 +399,6 @@ class SourceRelocation:
             return Decision.ABORTED
         return Decision.COMMITTED
 
-    def attach(self, dialogue: Dialogue) -> None:
-        """Go on over another connection."""
-        if self._dialogue is not None:
-            self._dialogue.close()
-        self._dialogue = dialogue
-        dialogue.set_idle_timeout(0)
-        dialogue.listen(self._message, self._link_lost)
-
-    def token_matches(self, token: str) -> bool:
-        return self._record is not None and self._record.token == token
-
     @property
     def done(self) -> Deferred[Ending]:
         """Fires with the outcome, or with "unknown" when the peer has not confirmed for long."""
@@ -468,24 +407,10 @@ class SourceRelocation:
     def _reason(self) -> Failure:
         return self.handover.failure or Failure("internal", "no reason is known")
 
-    def _tell(self, message: Message) -> None:
-        if self._dialogue is not None:
-            self._dialogue.send(message)
-
-    async def _mark(self, mark: Mark, outcome: dict[str, object] | None = None) -> None:
-        assert self._record is not None
-        self._record = evolve(self._record, mark=mark, outcome=outcome or {})
-        await self._context.journal.write(self._record)
-
     def _working_carrier(self) -> Carrier:
         if self._carrier is None:
             raise StreamError("the carrier has ended")
         return self._carrier
-
-    def _drop_carrier(self) -> None:
-        if self._carrier is not None:
-            self._carrier.close()
-            self._carrier = None
 
     def _tick(self) -> None:
         background(self._measure(), "measuring progress")

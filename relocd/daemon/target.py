@@ -6,22 +6,19 @@ import hmac
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Mapping
 
-from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import Logger
 
 from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
 from relocd.daemon.background import RETRY_FIRST_S, RETRY_LAST_S, background, insist
 from relocd.daemon.carriers import Carrier
-from relocd.daemon.connect import Peer, connect, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.runner import Runner
 from relocd.errors import JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record, Role
@@ -43,36 +40,34 @@ from relocd.wire.messages import (
     Propose,
     Receiving,
     Resumed,
-    Standing,
     Switchover,
 )
 
 
-class TargetRelocation:
+class TargetRelocation(Runner[TargetEffect]):
     """One incoming relocation, from the acceptance to the domain running here or being gone again."""
 
-    log = Logger()
+    handover: TargetHandover
+    _record: Record
 
     def __init__(self, context: Context, record: Record, on_end: Callable[[TargetRelocation], None]) -> None:
+        super().__init__(context, record.relocation, record)
         self.handover = TargetHandover()
-        self._context = context
-        self._record = record
         self._on_end = on_end
         self._incoming = context.driver.incoming(record.domain)
-        self._dialogue: Dialogue | None = None
-        self._carrier: Carrier | None = None
         self._lanes: dict[int, socket.socket] = {}
         self._lane_count = 0
         self._lane_timer: IDelayedCall | None = None
         self._arrivals: list[Arrival] = []
+        self._building: Deferred[None] | None = None
         self._stream: socket.socket | None = None
         self._stream_bytes = 0
         self._totals: Totals | None = None
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
-        self._turn = DeferredLock()
-        self._building: Deferred[None] | None = None
-        self._effects: dict[TargetEffect, Callable[[], Awaitable[None]]] = {
+
+    def _effect_table(self) -> Mapping[TargetEffect, Callable[[], Awaitable[None]]]:
+        return {
             TargetEffect.TELL_RECEIVING: self._tell_receiving,
             TargetEffect.ASK_DIGEST: self._ask_digest,
             TargetEffect.TELL_PREPARED: self._tell_prepared,
@@ -103,10 +98,6 @@ class TargetRelocation:
             mark=Mark.BEGUN,
             began_s=time.time(),
         )
-
-    @property
-    def id(self) -> UUID:
-        return self._record.relocation
 
     @property
     def domain(self) -> DomainConfig:
@@ -142,7 +133,7 @@ class TargetRelocation:
         """
         if self._record.mark is Mark.OWNED:
             self.handover = TargetHandover(TargetState.RESUMING)
-            background(self._guard(self._resume()), f"relocation {self.id}")
+            self._spawn(self._resume(), "resuming")
         elif self._context.driver.get(self.domain.uuid) is None:
             self.handover = TargetHandover(TargetState.RESERVED)
             self._fail(Failure("internal", "relocd was restarted and nothing was received"))
@@ -177,7 +168,7 @@ class TargetRelocation:
         )
         for lane in self._lanes.values():
             lane.close()
-        background(self._guard(self._listen_when_ready()), f"relocation {self.id}")
+        self._spawn(self._listen_when_ready(), "joining lanes and stream")
 
     async def _build(self) -> None:
         """Build the domain, paused."""
@@ -193,7 +184,7 @@ class TargetRelocation:
             if self._carrier is None:
                 raise StreamError("the carrier is gone")
             self._carrier.stream(stream)
-        background(self._guard(self._watch_loaded()), "waiting for the domain to load")
+        self._spawn(self._watch_loaded(), "loading")
         self._event(TargetEvent.LISTENING)
 
     async def _watch_loaded(self) -> None:
@@ -218,8 +209,8 @@ class TargetRelocation:
                     self._fail(Failure("protocol", "the source committed before anything was prepared"))
             case Abort(text=text):
                 self._source_aborted(text)
-            case Inquire(relocation=relocation):
-                self._tell(Standing(relocation, self.standing()))
+            case Inquire():
+                self._answer(message)
             case Problem(text=text):
                 self._source_aborted(text)
             case _:
@@ -253,47 +244,12 @@ class TargetRelocation:
             case _:
                 pass
 
-    def domain_gone(self, reason: str) -> None:
-        """The driver says that the incoming domain's process has ended."""
-        self._fail(Failure("hypervisor", f"the domain being received ended: {reason}"))
-
     def _event(self, event: TargetEvent) -> tuple[TargetEffect, ...] | None:
         effects = self.handover.handle(event)
         self._take(effects)
         return effects
 
-    def _fail(self, failure: Failure) -> None:
-        effects = self.handover.fail(failure)
-        if effects is not None:
-            self.log.warn("{id}: {text}", id=self.id, text=failure.text)
-        self._take(effects)
-
     # -- what is done ----------------------------------------------------------------------------------------------
-
-    def _take(self, effects: tuple[TargetEffect, ...] | None) -> None:
-        if effects:
-            self.log.info(
-                "{id}: {state}: {effects}",
-                id=self.id,
-                state=self.handover.state.value,
-                effects=", ".join(effects),
-            )
-            self._turn.run(background, self._guard(self._perform(effects)), f"relocation {self.id}")
-
-    async def _perform(self, effects: tuple[TargetEffect, ...]) -> None:
-        """In their order, and only when those of earlier transitions are done: undoing waits for what it undoes."""
-        for effect in effects:
-            await self._effects[effect]()
-
-    async def _guard(self, work: Awaitable[None]) -> None:
-        """Whatever fails before the source was told "prepared" ends the relocation."""
-        try:
-            await work
-        except RelocdError as error:
-            self._fail(Failure(error.code, str(error), error.hint))
-        except Exception as error:
-            self._fail(Failure("internal", f"internal error: {error!r}"))
-            raise
 
     async def _tell_receiving(self) -> None:
         self._tell(Receiving())
@@ -326,23 +282,15 @@ class TargetRelocation:
                 self.log.warn("{id}: the source does not answer: {error}", id=self.id, error=error)
 
     async def _ask_once(self) -> None:
-        timeout_s = self._context.config.connect_timeout_s
-        peer = Peer(self._record.peer_host, self._record.peer_port)
-        dialogue = await connect(self._context.reactor, peer, timeout_s)
-        await greet(dialogue, self._context.hello(), timeout_s)
-        dialogue.send(Inquire(self.id, self._record.token))
-        standing = expect(await dialogue.receive(timeout_s), Standing, dialogue.peer)
-        self.log.info("{id}: the source says: {decision}", id=self.id, decision=standing.decision.value)
-        if standing.decision is Decision.COMMITTED:
-            self.attach(dialogue)
-            self._event(TargetEvent.SOURCE_COMMITTED)
-        elif standing.decision is Decision.ABORTED:
-            self._event(TargetEvent.SOURCE_ABORTED)
-            dialogue.close()
-        elif standing.decision is Decision.UNDECIDED:
+        decision, dialogue = await self._inquire()
+        if decision in (Decision.COMMITTED, Decision.UNDECIDED):
             self.attach(dialogue)
         else:
             dialogue.close()
+        if decision is Decision.COMMITTED:
+            self._event(TargetEvent.SOURCE_COMMITTED)
+        elif decision is Decision.ABORTED:
+            self._event(TargetEvent.SOURCE_ABORTED)
 
     async def _write_owned(self) -> None:
         try:
@@ -425,30 +373,6 @@ class TargetRelocation:
         if self.handover.state in (TargetState.DISCARDING, TargetState.DISCARDED):
             return Decision.ABORTED
         return Decision.UNDECIDED
-
-    def attach(self, dialogue: Dialogue) -> None:
-        """Go on over this connection."""
-        if self._dialogue is not None:
-            self._dialogue.close()
-        self._dialogue = dialogue
-        dialogue.set_idle_timeout(0)
-        dialogue.listen(self._message, self._link_lost)
-
-    def token_matches(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(), self._record.token.encode())
-
-    def _tell(self, message: Message) -> None:
-        if self._dialogue is not None:
-            self._dialogue.send(message)
-
-    async def _mark(self, mark: Mark, outcome: dict[str, object] | None = None) -> None:
-        self._record = evolve(self._record, mark=mark, outcome=outcome or {})
-        await self._context.journal.write(self._record)
-
-    def _drop_carrier(self) -> None:
-        if self._carrier is not None:
-            self._carrier.close()
-            self._carrier = None
 
     def _tick(self) -> None:
         if self.handover.state in (TargetState.RESERVED, TargetState.RECEIVING):
