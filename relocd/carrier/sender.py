@@ -71,10 +71,9 @@ class Sender:
         with self._lock:
             self._note(job.sequence, digest)
             level = self._choice.level(len(payload))
-        wire: Buffer = compressor.compress(payload, level) if level else payload
-        if level and not self._choice.shrunk(len(payload), len(wire)):
-            wire = payload
-        decoded_bytes = len(payload) if wire is not payload else None
+        squeezed = self._squeeze(payload, level, compressor) if level else None
+        wire: Buffer = payload if squeezed is None else squeezed
+        decoded_bytes = None if squeezed is None else len(payload)
         self._put(frames.pack(Kind.BATCH, job.sequence, wire, decoded_bytes=decoded_bytes), wire)
         with self._lock:
             self._choice.moved(len(payload), time.monotonic(), self._reader.idle_s)
@@ -85,6 +84,12 @@ class Sender:
             zero_pages=builder.zero_pages,
             saved_bytes=len(payload) - len(wire),
         )
+
+    def _squeeze(self, payload: memoryview, level: int, compressor: Compressor) -> bytes | None:
+        """The batch compressed, or None if it does not shrink enough."""
+        squeezed = compressor.compress(payload, level)
+        with self._lock:
+            return squeezed if self._choice.shrunk(len(payload), len(squeezed)) else None
 
     def _put(self, header: bytes, payload: Buffer) -> None:
         self.throttle.wait(len(header) + len(payload))
