@@ -68,7 +68,7 @@ def _key(binary: Path, working: tuple[Accelerator, ...]) -> str:
 def _cached(cache: Path) -> Capabilities | None:
     try:
         return Capabilities.from_json(cache.read_text())
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # absent or of another version: ask again
 
 

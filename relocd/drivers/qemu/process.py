@@ -47,6 +47,7 @@ def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
     """
     writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = (
+        *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable()),
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, str(log), writing, 0o600),
@@ -54,7 +55,7 @@ def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
     )
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
-        # Python ignores SIGPIPE, which a child would inherit; all its descriptors are close-on-exec.
+        # Python ignores SIGPIPE, which a child would inherit.
         pid = os.posix_spawnp(
             argv[0],
             argv,
@@ -69,6 +70,15 @@ def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
             f"cannot start {argv[0]}: {error.strerror}", hint="check qemu-binary in relocd's configuration"
         ) from error
     return Identity(pid, _start_ticks(pid) or 0)
+
+
+def _inheritable() -> Iterator[int]:
+    """Descriptors that a child would get: not those made here, but those that we were started with ourselves."""
+    for path in Path("/proc/self/fd").iterdir():
+        number = int(path.name)
+        with contextlib.suppress(OSError):  # the listing itself needs one, which is closed by now
+            if number > 2 and os.get_inheritable(number):
+                yield number
 
 
 #: Exists exactly where systemd is the system's manager (sd_booted(3)).
