@@ -15,8 +15,14 @@ _log = Logger()
 
 
 async def awaited(work: Coroutine[Any, Any, _T] | asyncio.Future[_T]) -> _T:
-    """Await an asyncio coroutine or future. Cancelling the Deferred that runs the caller cancels ``work``."""
-    return await Deferred.fromFuture(asyncio.ensure_future(work))
+    """Await an asyncio coroutine or future. Cancelling the Deferred that runs the caller cancels ``work``.
+
+    Raises Twisted's CancelledError then: asyncio's is no Exception, and Twisted code does not expect it.
+    """
+    try:
+        return await Deferred.fromFuture(asyncio.ensure_future(work))
+    except asyncio.CancelledError:
+        raise CancelledError from None
 
 
 def background(work: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[None]:

@@ -145,18 +145,22 @@ class QemuRig:
         return _config(self._root, disks=(Disk(str(disk), "xvda"),))
 
     def kill(self, host: Host, uuid: UUID) -> None:
-        (process,) = self._processes(host)
+        (process,) = self.processes(host)
         process.kill()
 
     def leftovers(self, host: Host) -> list[str]:
         files = [str(path) for path in (host.paths.run / "domains").iterdir()]
         files += [str(path) for path in (host.paths.state / "domains").glob("*/*")]
         files += [str(path) for path in host.paths.log.iterdir() if path.name != "qemu-probe.log"]
-        return files + [str(process) for process in self._processes(host)] + self.taps(host)
+        return files + [str(process) for process in self.processes(host)] + self.taps(host)
 
     def taps(self, host: Host) -> list[str]:
         """Names of the taps of one host's daemon."""
         return list(run(self._worker.run(self._links.names, tap_prefix(instance_tag(str(host.paths.run))))))
+
+    def add_tap(self, name: str) -> None:
+        """A tap as a daemon leaves it that dies."""
+        run(self._worker.run(self._links.create_tap, name, mac="fe:00:00:00:00:01", bridge=BRIDGE))
 
     def close(self) -> None:
         for host in (self.a, self.b):
@@ -166,7 +170,8 @@ class QemuRig:
         call(self._network.__exit__, None, None, None)
         shutil.rmtree(self._root)
 
-    def _processes(self, host: Host) -> list[psutil.Process]:
+    def processes(self, host: Host) -> list[psutil.Process]:
+        """The QEMUs of one host."""
         found = []
         for process in psutil.process_iter(["cmdline", "status"]):
             if process.info["status"] != psutil.STATUS_ZOMBIE and str(host.root) in " ".join(

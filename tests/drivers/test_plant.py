@@ -1,0 +1,168 @@
+"""What a domain uses on its host: removed when building fails, found again or swept after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
+
+from relocd.config import Config
+from relocd.drivers.aio import awaited
+from relocd.drivers.base import DriverPaths
+from relocd.drivers.qemu import driver as driver_module
+from relocd.drivers.qemu import plant as plant_module
+from relocd.drivers.qemu.driver import QemuDriver
+from relocd.drivers.qemu.store import Store
+from relocd.errors import DriverError
+from relocd.model import Disk, DomainState, Vif
+from relocd.net.names import instance_tag, tap_prefix
+from tests.contracts.rigs import BRIDGE, QemuRig
+from tests.reactor import call, run
+
+pytestmark = [pytest.mark.qemu, pytest.mark.netns]
+
+
+@pytest.fixture
+def rig() -> Iterator[QemuRig]:
+    rig = QemuRig()
+    yield rig
+    rig.close()
+
+
+def test_nothing_is_left_of_a_domain_whose_bridge_is_missing(rig: QemuRig) -> None:
+    vifs = (Vif("00:16:3e:00:00:01", BRIDGE), Vif("00:16:3e:00:00:02", "nobr"))
+    with pytest.raises(DriverError, match="no bridge 'nobr'"):
+        run(rig.a.driver.create(evolve(rig.config(), vifs=vifs)))
+    assert rig.leftovers(rig.a) == []
+
+
+@pytest.mark.parametrize(
+    ("disk", "message"),
+    [
+        (Disk("/none.img", "xvda"), "cannot open disk /none.img"),
+        (Disk("/dev/null", "xvda"), "neither a file nor a block device"),
+    ],
+)
+def test_nothing_is_left_of_a_domain_whose_disk_cannot_be(rig: QemuRig, disk: Disk, message: str) -> None:
+    with pytest.raises(DriverError, match=message):
+        run(rig.a.driver.create(evolve(rig.config(), disks=(disk,))))
+    assert rig.leftovers(rig.a) == []
+
+
+def test_qemus_own_reason_is_told_when_it_does_not_start(rig: QemuRig) -> None:
+    config = rig.config()
+    (disk,) = config.disks
+    with pytest.raises(DriverError, match=r"QEMU did not start: .*not in qcow2 format"):
+        run(rig.a.driver.create(evolve(config, disks=(evolve(disk, format="qcow2"),))))
+    assert [left for left in rig.leftovers(rig.a) if "/log/" not in left] == []
+
+
+def test_a_disk_in_use_is_not_shared(rig: QemuRig) -> None:
+    config = run(rig.a.driver.create(rig.config())).config
+    with pytest.raises(DriverError, match='Failed to get "write" lock'):
+        run(rig.b.driver.create(evolve(config, uuid=uuid4())))
+
+
+def test_what_is_not_fixed_does_not_come_in(rig: QemuRig) -> None:
+    with pytest.raises(DriverError, match="must be fixed"):
+        run(call(rig.b.driver.incoming, rig.config()).prepare())
+    config = run(rig.a.driver.create(rig.config())).config
+    with pytest.raises(DriverError, match="CPU model 'host'"):
+        run(call(rig.b.driver.incoming, evolve(config, cpu="host")).prepare())
+    assert rig.leftovers(rig.b) == []
+
+
+def test_a_start_that_the_daemon_did_not_see_the_end_of(rig: QemuRig) -> None:
+    """The record was written before QEMU was started, and the daemon died before it wrote down the process."""
+    before = run(rig.a.driver.create(rig.config(), paused=True))
+    run(rig.a.driver.stop())
+    store = Store(rig.a.paths.state)
+    (record,) = store.load()
+    store.save(evolve(record, process=None))
+    rig.a.restart()
+    after = call(rig.a.driver.get, before.uuid)
+    assert after is not None
+    assert (after.id, after.state) == (before.id, DomainState.PAUSED)
+
+
+def test_what_a_crash_left_is_swept_and_told_and_what_is_not_ours_stays(rig: QemuRig) -> None:
+    lost = run(rig.a.driver.create(rig.config())).config
+    kept = run(rig.a.driver.create(rig.config())).config
+    theirs = run(rig.b.driver.create(rig.config())).config
+    status = call(rig.a.driver.get, lost.uuid)
+    run(rig.a.driver.stop())
+    (record,) = [record for record in Store(rig.a.paths.state).load() if record.uuid == lost.uuid]
+    assert status is not None
+    assert record.process is not None
+    os.kill(record.process.pid, signal.SIGKILL)
+    rig.add_tap(tap_prefix(instance_tag(str(rig.a.paths.run))) + "00000000")
+    (rig.a.paths.run / "domains" / "stray").mkdir()
+    rig.a.restart()
+    assert [(change.uuid, change.state) for change in rig.a.heard] == [(lost.uuid, None)]
+    assert [status.uuid for status in call(rig.a.driver.list)] == [kept.uuid]
+    assert len(rig.taps(rig.a)) == 1
+    assert [path.name for path in (rig.a.paths.run / "domains").iterdir()] == [str(kept.uuid)]
+    assert len(rig.taps(rig.b)) == 1
+    assert call(rig.b.driver.get, theirs.uuid) is not None
+
+
+def test_a_qemu_that_hangs_is_shown_and_can_be_destroyed(
+    rig: QemuRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plant_module, "_ADOPT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(driver_module, "_QUIT_GRACE_S", 0.2)
+    uuid = run(rig.a.driver.create(rig.config())).uuid
+    (process,) = rig.processes(rig.a)
+    process.suspend()
+    rig.a.restart()
+    status = call(rig.a.driver.get, uuid)
+    assert status is not None
+    assert status.state is DomainState.RUNNING
+    with pytest.raises(DriverError, match="does not answer"):
+        run(rig.a.driver.pause(uuid))
+    run(rig.a.driver.destroy(uuid))
+    assert rig.leftovers(rig.a) == []
+
+
+def test_a_creation_that_is_cancelled_leaves_nothing(rig: QemuRig) -> None:
+    async def scene() -> None:
+        creating = Deferred.fromCoroutine(rig.a.driver.create(rig.config()))
+        while not rig.processes(rig.a):
+            await awaited(asyncio.sleep(0.001))
+        creating.cancel()
+        with pytest.raises(CancelledError):
+            await creating
+
+    run(scene())
+    assert [left for left in rig.leftovers(rig.a) if "/log/" not in left] == []
+    assert call(rig.a.driver.list) == []
+
+
+def test_the_probe_is_asked_once_for_each_state_of_the_binary(rig: QemuRig) -> None:
+    (cache,) = rig.a.paths.state.glob("qemu-*.json")
+    before = cache.stat().st_mtime_ns
+    rig.a.restart()
+    assert cache.stat().st_mtime_ns == before
+    cache.write_text("{}")
+    rig.a.restart()
+    assert call(rig.a.driver.facts) == call(rig.b.driver.facts)
+    assert "q35" in cache.read_text()
+
+
+@pytest.mark.parametrize(
+    ("binary", "message"), [("/none/qemu", "there is no /none/qemu"), ("true", "does not run")]
+)
+def test_a_binary_that_is_no_qemu(tmp_path: Path, binary: str, message: str) -> None:
+    paths = DriverPaths(state=tmp_path / "s", run=tmp_path / "r", boot=tmp_path / "b", log=tmp_path / "l")
+    driver = call(QemuDriver, Config(qemu_binary=binary), paths)
+    with pytest.raises(DriverError, match=message) as caught:
+        run(driver.start())
+    assert caught.value.hint
+    run(driver.stop())
