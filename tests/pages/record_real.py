@@ -31,13 +31,14 @@ class Qemu:
 
     def __init__(self, directory: Path, name: str, *options: str) -> None:
         assert QEMU is not None, "install qemu-system-x86"
-        path = directory / f"{name}.qmp"
+        server = _listen(directory / f"{name}.qmp")
         self.process = subprocess.Popen(
             [QEMU, "-accel", "tcg", "-M", "q35", "-m", str(MEMORY_MIB), "-nodefaults", "-display", "none",
-             "-qmp", f"unix:{path},server=on,wait=off", *options],
+             "-qmp", f"unix:{server.getsockname()},server=off", *options],
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        self._qmp = _connect(path, self.process)
+        with server:
+            self._qmp = server.accept()[0]
         self._lines = self._qmp.makefile("r", encoding="utf-8")
         self._events: list[dict[str, Any]] = []
         self._read()
@@ -91,18 +92,16 @@ def migrating(*, running: bool) -> Iterator[tuple[Qemu, Qemu, socket.socket, soc
     """
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
-        out, incoming = directory / "out", directory / "in"
-        server = stack.enter_context(socket.socket(socket.AF_UNIX))
-        server.bind(str(out))
-        server.listen()
-        server.settimeout(PATIENCE_S)
+        server = stack.enter_context(_listen(directory / "out"))
         source = Qemu(directory, "source", *(() if running else ("-S",)))
         stack.callback(source.stop)
-        target = Qemu(directory, "target", "-S", "-incoming", f"unix:{incoming}")
+        target = Qemu(directory, "target", "-S", "-incoming", "defer")
         stack.callback(target.stop)
-        source.command("migrate", uri=f"unix:{out}")
+        target.command("migrate-incoming", uri=f"unix:{directory}/in")
+        to_target = stack.enter_context(socket.socket(socket.AF_UNIX))
+        to_target.connect(f"{directory}/in")
+        source.command("migrate", uri=f"unix:{server.getsockname()}")
         from_source = stack.enter_context(server.accept()[0])
-        to_target = stack.enter_context(_connect(incoming, target.process))
         yield source, target, from_source, to_target
 
 
@@ -135,19 +134,13 @@ def relay(from_source: socket.socket, to_target: socket.socket, tee: Callable[[b
                 from_source.sendall(data)
 
 
-def _connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
-    """Connect to a socket that the process is about to make."""
-    while True:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(PATIENCE_S)
-        try:
-            sock.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            sock.close()
-            assert process.poll() is None, "QEMU did not start"
-            select.select([], [], [], 0.01)
-        else:
-            return sock
+def _listen(path: Path) -> socket.socket:
+    """A server that waits for one QEMU to connect."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+    server.settimeout(PATIENCE_S)
+    return server
 
 
 if __name__ == "__main__":
