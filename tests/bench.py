@@ -17,7 +17,7 @@ from types import TracebackType
 
 from attrs import asdict, frozen
 
-from tests.scene import Scene
+from tests.scene import SPARE_S, Scene
 from tests.testbed.image import guest_cmdline
 from tests.testbed.memcheck import MemCheck, guest_stat
 from tests.testbed.network import PREFIX_LENGTH, SUBNET, Host, Shape
@@ -42,11 +42,15 @@ class Load:
 
 @frozen
 class Figures:
-    """One move. ``total_s`` is from the command to its return, ``sent_bytes`` what went over the wire."""
+    """One move. ``total_s`` is from the command to its return, ``sent_bytes`` what went over the wire.
+
+    ``blackout_ms`` is the gap in a client's echoes around the switchover, ``gap_ms`` the longest gap of the move.
+    """
 
     total_s: float
     downtime_ms: float
     blackout_ms: float
+    gap_ms: float
     sent_bytes: int
     rounds: int
 
@@ -98,11 +102,13 @@ class Peer:
             if not result.completed:
                 target.__exit__(None, None, None)
                 raise RuntimeError(f"QEMU's own migration did not complete: {result}")
-            udp.wait_echo_after(time.monotonic())
-            blackout_ms = udp.blackout_ms(began_s)
+            ended_s = time.monotonic()
+            udp.wait_echo_after(ended_s)
+            blackout_ms = udp.blackout_ms(ended_s - result.downtime_ms / 1000 - SPARE_S)
+            gap_ms = udp.blackout_ms(began_s)
         self._qemu.__exit__(None, None, None)
         self._qemu = target
-        return Figures(total_s, result.downtime_ms, blackout_ms, result.sent_bytes, result.rounds)
+        return Figures(total_s, result.downtime_ms, blackout_ms, gap_ms, result.sent_bytes, result.rounds)
 
     def __enter__(self) -> Peer:
         return self
@@ -136,14 +142,17 @@ class Own:
         """One relocation to the other host."""
         with self._scene.udp() as udp:
             udp.wait_answered()
-            began_s = time.monotonic()
-            reply = self._here.relocctl("migrate", "--live", "guest", self._there.host.address)
-            total_s = time.monotonic() - began_s
-            udp.wait_echo_after(time.monotonic())
-            blackout_ms = udp.blackout_ms(began_s)
+            move = self._scene.move(self._here, self._there, udp)
         self._here, self._there = self._there, self._here
-        outcome = reply.result
-        return Figures(total_s, outcome["downtime_ms"], blackout_ms, outcome["bytes_sent"], outcome["rounds"])
+        outcome = move.outcome
+        return Figures(
+            move.command_s,
+            outcome["downtime_ms"],
+            move.blackout_ms,
+            move.longest_gap_ms,
+            outcome["bytes_sent"],
+            outcome["rounds"],
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,8 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     load = Load(arguments.memory, arguments.fill, arguments.rate, arguments.working_set, arguments.content)
     shape = None if arguments.link == "none" else Shape(rate=arguments.link)
-    print(f"guest {load.memory_mib} MiB, {load.fill_mib} MiB filled ({load.content}), {load.dirty_mb_s} MB/s dirtied; "
-          f"link {arguments.link}; {arguments.runs} runs each, in turn", flush=True)  # fmt: skip
+    guest = f"guest {load.memory_mib} MiB, {load.fill_mib} MiB filled ({load.content}), {load.dirty_mb_s} MB/s dirtied"
+    print(f"{guest}; link {arguments.link}; {arguments.runs} runs each, in turn", flush=True)
     figures, bad = compare(load, shape, arguments.runs)
     ratio = report(figures)
     if arguments.json:
@@ -191,25 +200,19 @@ def compare(load: Load, shape: Shape | None, runs: int) -> tuple[dict[str, list[
 
 def report(figures: dict[str, list[Figures]]) -> float:
     """Print medians and ratios; return the ratio of total times, relocd to its peer."""
-    print(
-        f"\n{'median of':12} {'total s':>8} {'MB/wire':>8} {'downtime ms':>12} {'blackout ms':>12} {'rounds':>7}"
-    )
+    heads = ("total s", "MB on wire", "downtime ms", "blackout ms", "longest gap", "rounds")
+    print(f"\n{'median of':12}" + "".join(f"{head:>13}" for head in heads))
     medians = {}
     for name, rows in figures.items():
-        middle = Figures(
-            *(statistics.median(column) for column in zip(*(asdict(r).values() for r in rows), strict=True))
-        )
-        medians[name] = middle
-        print(
-            f"{name:12} {middle.total_s:8.2f} {middle.sent_bytes / 1e6:8.0f} {middle.downtime_ms:12.0f} "
-            f"{middle.blackout_ms:12.0f} {middle.rounds:7.0f}"
-        )
+        columns = zip(*(asdict(row).values() for row in rows), strict=True)
+        middle = medians[name] = Figures(*(statistics.median(column) for column in columns))
+        print(f"{name:12}{middle.total_s:13.2f}{middle.sent_bytes / 1e6:13.0f}{middle.downtime_ms:13.0f}"
+              f"{middle.blackout_ms:13.0f}{middle.gap_ms:13.0f}{middle.rounds:13.0f}")  # fmt: skip
     peer, own = medians[Peer.name], medians[Own.name]
     pairs = [o.total_s / p.total_s for p, o in zip(figures[Peer.name], figures[Own.name], strict=True)]
-    print(
-        f"{'ratio':12} {own.total_s / peer.total_s:8.2f} {own.sent_bytes / peer.sent_bytes:8.2f} "
-        f"{own.downtime_ms / max(peer.downtime_ms, 1):12.2f} {own.blackout_ms / peer.blackout_ms:12.2f}"
-    )
+    print(f"{'ratio':12}{own.total_s / peer.total_s:13.2f}{own.sent_bytes / peer.sent_bytes:13.2f}"
+          f"{own.downtime_ms / max(peer.downtime_ms, 1):13.2f}{own.blackout_ms / peer.blackout_ms:13.2f}"
+          f"{own.gap_ms / peer.gap_ms:13.2f}")  # fmt: skip
     print(f"total time, pair by pair: {', '.join(f'{pair:.2f}' for pair in pairs)}")
     return own.total_s / peer.total_s
 

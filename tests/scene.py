@@ -15,7 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from tests.testbed.commands import TestbedError
-from tests.testbed.daemons import PROGRAMS, RelocdHost
+from tests.testbed.daemons import PROGRAMS, RelocdHost, Reply
 from tests.testbed.image import GuestImage, build_image, guest_cmdline
 from tests.testbed.memcheck import MemCheck, guest_stat
 from tests.testbed.network import BRIDGE, GUEST_IP, PREFIX_LENGTH, Host, Shape, Testbed
@@ -25,14 +25,21 @@ from tests.testbed.udp import UdpEchoClient
 GUEST_UUID = "5f0c2c8e-7d6e-4b1c-9d57-0a3c5b7f9e10"
 GUEST_MAC = "00:16:3e:5a:00:10"
 BOOT_S = 90.0
+SPARE_S = 0.3
 
 
 @frozen
 class Move:
-    """One relocation as the client of the guest, the daemons and the guest itself saw it."""
+    """One relocation as the client of the guest, the daemons and the guest itself saw it.
+
+    ``blackout_ms`` is the gap in the client's echoes around the switchover; ``longest_gap_ms`` the longest one from
+    the command to the end, wherever it lies.
+    """
 
     outcome: dict[str, Any]
     blackout_ms: float
+    longest_gap_ms: float
+    command_s: float
     before: MemCheck
     after: MemCheck
 
@@ -117,16 +124,25 @@ class Scene:
         before = self.stat()
         began_s = time.monotonic()
         reply = source.relocctl("migrate", *(["--live"] if live else []), "guest", target.host.address)
-        udp.wait_echo_after(time.monotonic())
-        blackout_ms = udp.blackout_ms(began_s, time.monotonic())
+        returned_s = time.monotonic()
+        udp.wait_echo_after(returned_s)
+        switchover_s = returned_s - _since_switchover_s(reply) if live else began_s
+        blackout_ms = udp.blackout_ms(switchover_s)
+        longest_gap_ms = udp.blackout_ms(began_s)
         after = self.wait_guest(lambda stat: stat.verified > before.verified)
-        return Move(reply.result, blackout_ms, before, after)
+        return Move(reply.result, blackout_ms, longest_gap_ms, returned_s - began_s, before, after)
 
     def begin_move(self, source: RelocdHost, target: RelocdHost, *, live: bool = True) -> Moving:
         """Start a relocation and return while it runs."""
         words = ["migrate", *(["--live"] if live else []), "guest", target.host.address, "--json"]
         argv = [PROGRAMS / "relocctl", "--socket", source.control_socket, *words]
         return Moving(source.host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+
+
+def _since_switchover_s(reply: Reply) -> float:
+    """How long before its return the command said that the domain is paused, with some time to spare."""
+    paused = next(event for event in reply.events if event.get("phase") == "switchover")
+    return float(reply.result["duration_s"] - paused["elapsed_s"]) + SPARE_S
 
 
 class Moving:
