@@ -7,6 +7,7 @@ pyroute2's synchronous calls refuse to run inside an event loop: use one :class:
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -29,7 +30,7 @@ class Links:
     def create_tap(self, name: str, *, mac: str, bridge: str) -> None:
         """Make a tap, down, and a port of ``bridge``. Raises DriverError and leaves nothing if it cannot."""
         master = self._bridge_index(bridge)
-        if self._index(name) is not None:
+        if _index(name):
             raise DriverError(
                 f"the network device {name} exists already",
                 hint=f"if nothing uses it, remove it with 'ip link delete {name}'",
@@ -38,7 +39,7 @@ class Links:
             self._route.link("add", ifname=name, kind="tuntap", mode="tap")
         try:
             with _explained(f"cannot make {name} a port of {bridge}"):
-                self._route.link("set", index=self._index(name), address=mac, master=master)
+                self._route.link("set", index=_index(name), address=mac, master=master)
         except DriverError:
             self.delete([name])
             raise
@@ -52,8 +53,8 @@ class Links:
     def delete(self, names: Iterable[str]) -> None:
         """Remove devices, those that are there."""
         for name in names:
-            index = self._index(name)
-            if index is not None:
+            index = _index(name)
+            if index:
                 with _explained(f"cannot delete {name}", ignore=errno.ENODEV):
                     self._route.link("del", index=index)
 
@@ -67,20 +68,24 @@ class Links:
         found = (message.get("ifname") for message in self._route.get_links(kind="bridge"))
         return tuple(sorted(name for name in found if name))
 
-    def _index(self, name: str) -> int | None:
-        found = self._route.link_lookup(ifname=name)
-        return int(found[0]) if found else None
-
     def _bridge_index(self, bridge: str) -> int:
         bridges = self.bridges()
-        index = self._index(bridge) if bridge in bridges else None
-        if index is None:
+        index = _index(bridge) if bridge in bridges else 0
+        if not index:
             known = ", ".join(bridges) or "none"
             raise DriverError(
                 f"there is no bridge '{bridge}' on this host (bridges here: {known})",
                 hint=f"create it ('ip link add {bridge} type bridge') or name another one in the vif",
             )
         return index
+
+
+def _index(name: str) -> int:
+    """The kernel's number of a device; 0 if there is none of this name."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
 
 
 @contextmanager

@@ -86,14 +86,14 @@ def test_a_descriptor_is_handed_over(qemu: Qemu) -> None:
 @pytest.mark.qemu
 def test_when_qemu_dies_everyone_who_waits_learns_of_it(qemu: Qemu) -> None:
     lost: list[str] = []
-    call(qemu.monitor.on_lost, lambda: lost.append("lost"))
+    call(qemu.monitor.gone.then, lambda: lost.append("lost"))
     call(qemu.process.kill)
     run(qemu.process.ended.wait())
     with pytest.raises(MonitorLost, match="QEMU of web is gone"):
         run(qemu.monitor.execute("query-status"))
     run(qemu.monitor.close())
     assert lost == ["lost"]
-    call(qemu.monitor.on_lost, lambda: lost.append("at once"))
+    call(qemu.monitor.gone.then, lambda: lost.append("at once"))
     assert lost == ["lost", "at once"]
     with pytest.raises(MonitorLost):
         run(qemu.monitor.send_descriptor(0, "stream"))
@@ -103,7 +103,7 @@ def test_when_qemu_dies_everyone_who_waits_learns_of_it(qemu: Qemu) -> None:
 def test_a_closed_connection_can_be_made_again(qemu: Qemu, tmp_path: Path) -> None:
     for _ in range(2):
         run(qemu.monitor.close())
-    assert call(lambda: qemu.monitor.lost)
+    assert call(lambda: qemu.monitor.gone.fired)
     qemu.monitor = run(Monitor.connect(tmp_path / "qmp.sock", name="web"))
     assert run(qemu.monitor.execute("query-status"))["status"] == "prelaunch"
 

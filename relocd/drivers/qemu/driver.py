@@ -28,6 +28,9 @@ from relocd.model import Action, DomainConfig, DomainState, DomainStatus, Hyperv
 _QUIT_GRACE_S = 5.0
 """QEMU writes its caches back before it ends; a guest that is destroyed does not get longer than this."""
 
+_LAST_WORDS_S = 2.0
+"""The end of the process is seen at once, what it said before only when it is read."""
+
 _LOG_CHECK_S = 5.0
 _KIB = 1024
 
@@ -201,6 +204,7 @@ class QemuDriver:
         """QEMU has ended; if nobody asked for it, tell everyone, whatever the clearing up comes to."""
         if domain.doomed:
             return
+        await domain.monitor.gone.wait(_LAST_WORDS_S)
         reason = self._epitaph(domain)
         try:
             await self._remove(domain, logs_too=False)

@@ -36,7 +36,7 @@ class Migration:
         self._name = name
         self._waiting: list[tuple[frozenset[str], asyncio.Future[str]]] = []
         monitor.listen(self._event)
-        monitor.on_lost(self._lost)
+        monitor.gone.then(self._lost)
 
     async def refresh(self) -> None:
         """Ask for the state, for a QEMU that a former daemon started."""
@@ -52,7 +52,7 @@ class Migration:
         enough = FINAL.union(wanted)
         if self.status in enough:
             return self.status
-        if self._monitor.lost:
+        if self._monitor.gone.fired:
             raise MonitorLost(self._name)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append((enough, future))

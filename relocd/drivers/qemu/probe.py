@@ -41,7 +41,7 @@ async def probe(config: Config, paths: DriverPaths, worker: Worker) -> Capabilit
     cache = paths.state / f"qemu-{_key(Path(binary), working)}.json"
     known = await worker.run(_cached, cache)
     if known is None:
-        known = await _ask(binary, paths, working)
+        known = await _ask(binary, paths, working, worker)
         await worker.run(_remember, cache, known)
     return evolve(known, binary=binary)
 
@@ -78,12 +78,14 @@ def _remember(cache: Path, known: Capabilities) -> None:
     write_whole(cache, known.to_json().encode())
 
 
-async def _ask(binary: str, paths: DriverPaths, working: tuple[Accelerator, ...]) -> Capabilities:
+async def _ask(
+    binary: str, paths: DriverPaths, working: tuple[Accelerator, ...], worker: Worker
+) -> Capabilities:
     """Start QEMU without a machine for each accelerator, and ask."""
     cpus: dict[str, str] = {}
     answers: dict[str, Any] = {}
     for accelerator in reversed(working):
-        answers = await _interview(binary, paths, accelerator)
+        answers = await _interview(binary, paths, accelerator, worker)
         cpus.update(cpu_names(answers["query-cpu-definitions"]))
     number = answers["query-version"]["qemu"]
     return Capabilities(
@@ -96,7 +98,9 @@ async def _ask(binary: str, paths: DriverPaths, working: tuple[Accelerator, ...]
     )
 
 
-async def _interview(binary: str, paths: DriverPaths, accelerator: Accelerator) -> dict[str, Any]:
+async def _interview(
+    binary: str, paths: DriverPaths, accelerator: Accelerator, worker: Worker
+) -> dict[str, Any]:
     log = paths.log / "qemu-probe.log"
     socket_path = paths.run / "probe.sock"
     argv = [
@@ -106,7 +110,7 @@ async def _interview(binary: str, paths: DriverPaths, accelerator: Accelerator) 
         *("-mon", "chardev=monitor,mode=control"),
     ]
     with listening(socket_path) as listener:
-        process = Process(spawn(argv, log=log, descriptor=listener.fileno()))
+        process = Process(await worker.run(spawn, argv, log=log, descriptor=listener.fileno()))
     try:
         monitor = await Monitor.connect(socket_path, name=binary, timeout_s=_START_TIMEOUT_S)
         asked = ("query-version", "query-machines", "query-cpu-definitions", "query-command-line-options")

@@ -13,6 +13,7 @@ import itertools
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +27,7 @@ from relocd.errors import DriverError
 INHERITED_FD = 3
 """The number under which the one descriptor given to :func:`spawn` is open in the process."""
 
+_EXEC_POLL_S = 0.001
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
@@ -69,6 +71,8 @@ def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
         raise DriverError(
             f"cannot start {argv[0]}: {error.strerror}", hint="check qemu-binary in relocd's configuration"
         ) from error
+    while not _command_line(pid) and _start_ticks(pid) is not None:
+        time.sleep(_EXEC_POLL_S)  # for a moment after the exec the kernel shows no arguments yet
     return Identity(pid, _start_ticks(pid) or 0)
 
 
@@ -202,9 +206,10 @@ def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _command_line(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return []
+    return text.split("\0") if text else []
 
 
 def _start_ticks(pid: int) -> int | None:

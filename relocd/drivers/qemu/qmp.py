@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
 from qemu.qmp.message import Message
 from twisted.logger import Logger
 
-from relocd.drivers.aio import awaited
+from relocd.drivers.aio import OneShot, awaited
 from relocd.errors import DriverError
 
 COMMAND_TIMEOUT_S = 15.0
 """QEMU answers within milliseconds, but for ``cont`` on slow storage (it opens the disks for writing)."""
 
-EventListener = Callable[[str, Mapping[str, Any]], None]
+Listener = Callable[[str, Mapping[str, Any]], None]
 
 # A lost connection is told to our own listeners; the library would log it as an error, with a traceback.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
@@ -46,39 +46,55 @@ class MonitorLost(DriverError):
         super().__init__(f"QEMU of {name} is gone or does not answer")
 
 
+class _Relay(EventListener):
+    """Hands events on as they are read, in order with the answers.
+
+    The library's own listener would keep every event for ever, and a guest can cause as many as it likes.
+    """
+
+    def __init__(self, sink: Callable[[Message], None]) -> None:
+        super().__init__()
+        self._sink = sink
+
+    async def put(self, event: Message) -> None:
+        self._sink(event)
+
+
 class Monitor:
-    """One QMP connection. Make it with :meth:`connect`; use it in the reactor thread."""
+    """One QMP connection. Make it with :meth:`connect`; use it in the reactor thread.
+
+    ``gone`` fires once the connection has ended and everything that QEMU said before has been handed on.
+    """
 
     _log = Logger()
 
-    def __init__(self, name: str, client: QMPClient, *, lost: bool = False) -> None:
+    def __init__(self, name: str) -> None:
+        self.gone = OneShot()
         self._name = name
-        self._client = client
-        self._listeners: list[EventListener] = []
-        self._lost_listeners: list[Callable[[], None]] = []
-        self._lost = lost
+        self._client = QMPClient(name)
+        self._client.events.event_filter = lambda _event: False
+        self._client.register_listener(_Relay(self._dispatch))
+        self._listeners: list[Listener] = []
         self._closing = asyncio.Event()
-        self._watching = asyncio.ensure_future(self._watch())
+        self._watching: asyncio.Future[None] | None = None
 
     @classmethod
     def absent(cls, name: str) -> Monitor:
         """What stands for the connection to a QEMU that does not answer: every command raises MonitorLost."""
-        return cls(name, QMPClient(name), lost=True)
+        monitor = cls(name)
+        monitor.gone.fire()
+        return monitor
 
     @classmethod
     async def connect(cls, path: Path, *, name: str, timeout_s: float = COMMAND_TIMEOUT_S) -> Monitor:
         """Connect to QEMU's socket and leave its negotiation mode. Raises MonitorLost if that fails."""
-        client = QMPClient(name)
+        monitor = cls(name)
         try:
-            await awaited(asyncio.wait_for(client.connect(str(path)), timeout_s))
+            await awaited(asyncio.wait_for(monitor._client.connect(str(path)), timeout_s))
         except (QMPError, OSError, EOFError, TimeoutError) as error:
             raise MonitorLost(name) from error
-        return cls(name, client)
-
-    @property
-    def lost(self) -> bool:
-        """The connection has ended."""
-        return self._lost
+        monitor._watching = asyncio.ensure_future(monitor._watch())
+        return monitor
 
     async def execute(
         self,
@@ -91,7 +107,7 @@ class Monitor:
 
         Raises CommandRefused, MonitorLost, or DriverError when no answer comes within ``timeout_s``.
         """
-        if self._lost:
+        if self.gone.fired:
             raise MonitorLost(self._name)
         try:
             return await awaited(asyncio.wait_for(self._client.execute(command, arguments), timeout_s))
@@ -106,7 +122,7 @@ class Monitor:
 
     async def send_descriptor(self, descriptor: int, name: str) -> None:
         """Give QEMU a duplicate of ``descriptor``, to be used as ``fd:name``."""
-        if self._lost:
+        if self.gone.fired:
             raise MonitorLost(self._name)
         try:
             self._client.send_fd_scm(descriptor)
@@ -114,26 +130,16 @@ class Monitor:
             raise MonitorLost(self._name) from error
         await self.execute("getfd", {"fdname": name})
 
-    def listen(self, listener: EventListener) -> None:
+    def listen(self, listener: Listener) -> None:
         """Have ``listener(event, data)`` called for each event of QEMU."""
         self._listeners.append(listener)
-
-    def on_lost(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called once the connection ends (at once if it has)."""
-        if self._lost:
-            listener()
-        else:
-            self._lost_listeners.append(listener)
 
     async def close(self) -> None:
         """End the connection; QEMU goes on. Whoever waits for something learns that it is lost. Idempotent."""
         self._listeners.clear()
         self._closing.set()
-        await awaited(asyncio.shield(self._watching))
-
-    async def _dispatch_events(self) -> None:
-        async for event in self._client.events:
-            self._dispatch(event)
+        if self._watching is not None:
+            await awaited(asyncio.shield(self._watching))
 
     def _dispatch(self, event: Message) -> None:
         data = event.get("data")
@@ -145,18 +151,12 @@ class Monitor:
 
     async def _watch(self) -> None:
         """Keep the connection until QEMU or we end it; only here it is taken down."""
-        if self._lost:
-            return
-        dispatching = asyncio.ensure_future(self._dispatch_events())
         ends = [asyncio.ensure_future(self._closing.wait()), asyncio.ensure_future(self._broken())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in (*ends, dispatching):
+        for task in ends:
             task.cancel()
-        self._lost = True
         await self._disconnect()
-        listeners, self._lost_listeners = self._lost_listeners, []
-        for listener in listeners:
-            listener()
+        self.gone.fire()
 
     async def _broken(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
