@@ -99,6 +99,14 @@ class Journal:
         row = self._db.execute(where, (str(relocation), role.value)).fetchone()
         return None if row is None else _from_row(row)
 
+    def history(self, limit: int) -> Deferred[list[Record]]:
+        """The latest records, newest first."""
+        return self._run(lambda: self._history(limit))
+
+    def _history(self, limit: int) -> list[Record]:
+        query = f"select {_COLUMNS} from relocation order by began_s desc limit ?"
+        return [_from_row(row) for row in self._db.execute(query, (limit,))]
+
     def open_records(self) -> Deferred[list[Record]]:
         """All records that are not final, oldest first."""
         return self._run(self._open_records)

@@ -126,6 +126,23 @@ def check(client: Client, reference: str, host: str, *, port: int | None = None)
     return Preflight(bool(reply.get("passed")), checks, reply)
 
 
+def cancel(client: Client, reference: str) -> JsonObject:
+    """End a relocation before its decision, by its id or its domain; returns the outcome."""
+    return client.call("cancel", relocation=reference)
+
+
+def status(client: Client) -> list[JsonObject]:
+    """The relocations that are under way, in and out."""
+    reply = client.call("status", timeout_s=LOOK_TIMEOUT_S)
+    return list(as_list(reply.get("relocations"), "a list of relocations"))
+
+
+def history(client: Client, reference: str | None, limit: int | None) -> list[JsonObject]:
+    """The relocations of the past, newest first; of one id or one domain if ``reference`` is given."""
+    reply = client.call("history", relocation=reference, limit=limit, timeout_s=LOOK_TIMEOUT_S)
+    return list(as_list(reply.get("relocations"), "a list of relocations"))
+
+
 def wait_until_ended(
     client: Client,
     waiting: Sequence[Domain],
@@ -195,6 +212,10 @@ def migrate(
     except RelocdError as error:
         return ended({"error": str(error), "hint": error.hint}, error.exit_code, error.code)
     except KeyboardInterrupt:
-        text = f"Interrupted: the relocation of '{reference}' to {host} goes on in relocd."
-        hint = f"'relocctl list' here and on {host} shows where the domain is; relocd's log says more."
-        return ended({"outcome": "unknown", "error": text, "hint": hint}, INTERRUPTED, "interrupted")
+        try:
+            reply = cancel(client, str(relocation or reference))
+        except (RelocdError, KeyboardInterrupt) as error:
+            text = f"Interrupted, but the relocation of '{reference}' to {host} goes on: {error}"
+            hint = f"'relocctl status', and 'relocctl list' here and on {host}, show where the domain is."
+            return ended({"outcome": "unknown", "error": text, "hint": hint}, INTERRUPTED, "interrupted")
+        return ended(reply, INTERRUPTED, "interrupted")

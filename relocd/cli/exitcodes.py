@@ -45,7 +45,7 @@ EXIT_CODES = (
     ExitCode(
         OUTCOME_UNKNOWN, "unknown", "the outcome of the relocation is not known here: look at both hosts"
     ),
-    ExitCode(INTERRUPTED, "interrupted", "Ctrl-C; a relocation goes on in relocd"),
+    ExitCode(INTERRUPTED, "interrupted", "Ctrl-C; an undecided relocation is cancelled"),
 )
 
 

@@ -165,7 +165,8 @@ Examples:
   relocctl migrate --live --json web hostb | tail -1
 
 Whatever goes wrong before the hand-over leaves the domain on this host, as it
-was. Ctrl-C ends the command, not the relocation. --json prints a line for every
+was. So does Ctrl-C, which cancels the relocation as long as that is possible.
+--json prints a line for every
 step and last, also after a failure, the outcome.
 """,
 )
@@ -189,6 +190,38 @@ def migrate(client: Client, as_json: bool, live: bool, domain: str, host: str, p
         prefix = "" if outcome.status == INTERRUPTED else "Error: "
         failures.report(outcome.error, outcome.hint, prefix=prefix)
     return outcome.status
+
+
+@verb(epilog="A relocation that is decided cannot be cancelled; its domain belongs to the other host.")
+@click.argument("relocation")
+def cancel(client: Client, as_json: bool, relocation: str) -> int:
+    """End a relocation that is leaving this host.
+
+    RELOCATION is its id, or the name or UUID of its domain. The domain stays on this host, as it was.
+    """
+    outcome = commands.cancel(client, relocation)
+    return answer(
+        as_json, outcome, f"Relocation {outcome.get('relocation')} is cancelled; the domain runs on here."
+    )
+
+
+@verb()
+def status(client: Client, as_json: bool) -> int:
+    """Show the relocations under way, in and out, with how far each is decided."""
+    found = commands.status(client)
+    return answer(as_json, found, render.status_table(found))
+
+
+@verb()
+@click.option("--limit", "-n", type=click.IntRange(1, 10_000), help="How many at most. Default: 20.")
+@click.argument("relocation", required=False)
+def history(client: Client, as_json: bool, limit: int | None, relocation: str | None) -> int:
+    """Show how relocations of this host ended, newest first.
+
+    RELOCATION, an id or the name of a domain, shows only those.
+    """
+    found = commands.history(client, relocation, limit)
+    return answer(as_json, found, render.history_table(found))
 
 
 @verb()

@@ -260,9 +260,19 @@ class Relocations:
             if relocation.domain.uuid == change.uuid:
                 relocation.domain_gone(change.reason)
 
-    def outgoing(self) -> list[SourceRelocation]:
-        """Those under way, for people who ask."""
-        return list(self._sources.values())
+    def under_way(self) -> list[SourceRelocation | TargetRelocation]:
+        """Those that have not ended, for people who ask."""
+        return self._all()
+
+    def find_outgoing(self, reference: str) -> SourceRelocation:
+        """The outgoing relocation of that id, or of the domain of that name or UUID. Raises UsageError."""
+        for relocation in self._sources.values():
+            if reference in (str(relocation.id), relocation.domain.name, str(relocation.domain.uuid)):
+                return relocation
+        raise UsageError(
+            f"No relocation '{reference}' is leaving this host.",
+            hint="'relocctl status' shows those under way.",
+        )
 
 
 def _fail(name: str, text: str) -> Check:

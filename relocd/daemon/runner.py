@@ -65,6 +65,10 @@ class Runner(Generic[EffectT]):
         """The dialogue's connection is gone."""
         raise NotImplementedError
 
+    def description(self) -> dict[str, object]:
+        """This relocation as ``relocctl status`` shows it (docs/control.md)."""
+        raise NotImplementedError
+
     def standing(self) -> Decision:
         """What the peer is told when it asks."""
         raise NotImplementedError

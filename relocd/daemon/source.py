@@ -399,6 +399,19 @@ class SourceRelocation(Runner[SourceEffect]):
             return Decision.ABORTED
         return Decision.COMMITTED
 
+    def description(self) -> dict[str, object]:
+        """See Runner.description."""
+        return {
+            **self.report.snapshot(),
+            "event": "status",
+            "role": Role.SOURCE.value,
+            "domain": self.domain.name,
+            "uuid": str(self.domain.uuid),
+            "peer": self.peer.host,
+            "state": self.handover.state.value,
+            "connected": self._dialogue is not None,
+        }
+
     @property
     def done(self) -> Deferred[Ending]:
         """Fires with the outcome, or with "unknown" when the peer has not confirmed for long."""

@@ -362,6 +362,19 @@ class TargetRelocation(Runner[TargetEffect]):
     def _owned(self) -> bool:
         return self.handover.state in (TargetState.OWNING, TargetState.RESUMING, TargetState.DONE)
 
+    def description(self) -> dict[str, object]:
+        """See Runner.description."""
+        return {
+            "event": "status",
+            "relocation": str(self.id),
+            "role": Role.TARGET.value,
+            "domain": self.domain.name,
+            "uuid": str(self.domain.uuid),
+            "peer": self._record.peer_host,
+            "state": self.handover.state.value,
+            "connected": self._dialogue is not None,
+        }
+
     def standing(self) -> Decision:
         """What the source is told when it asks."""
         if self.handover.state is TargetState.DONE:

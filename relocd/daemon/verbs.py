@@ -15,11 +15,16 @@ from relocd.daemon.context import Context
 from relocd.daemon.relocations import Relocations
 from relocd.domain.file import parse_domain_file
 from relocd.errors import BadState, UnknownDomain, UsageError
+from relocd.handover.machine import Failure
+from relocd.handover.record import Record
 from relocd.host import facts
 from relocd.model import DomainStatus
 from relocd.preflight.result import failures
 
 Fields = dict[str, Any]
+
+#: Records that ``history`` shows unless asked for more, and at most.
+HISTORY_DEFAULT, HISTORY_MAX = 20, 10_000
 
 
 @define
@@ -154,6 +159,31 @@ async def _migrate(desk: Desk, request: Request) -> Fields:
     }
 
 
+async def _cancel(desk: Desk, request: Request) -> Fields:
+    relocation = desk.relocations.find_outgoing(request.text("relocation"))
+    why = Failure("cancelled", "cancelled by an operator", "The domain runs on here, as it was.")
+    if not relocation.cancel(why):
+        raise BadState(
+            f"Relocation {relocation.id} of '{relocation.domain.name}' is decided and cannot be cancelled any more.",
+            hint="'relocctl status' shows how far it is.",
+        )
+    return (await relocation.done).outcome
+
+
+async def _status(desk: Desk, _: Request) -> Fields:
+    return {"relocations": [relocation.description() for relocation in desk.relocations.under_way()]}
+
+
+async def _history(desk: Desk, request: Request) -> Fields:
+    limit = request.fields.get("limit") or HISTORY_DEFAULT
+    if not isinstance(limit, int) or not 0 < limit <= HISTORY_MAX:
+        raise UsageError(f"'limit' must be a number from 1 to {HISTORY_MAX}")
+    records = await desk.context.journal.history(limit)
+    wanted = request.fields.get("relocation")
+    chosen = [r for r in records if wanted is None or wanted in (str(r.relocation), r.domain.name)]
+    return {"relocations": [record_object(record) for record in chosen]}
+
+
 async def _info(desk: Desk, request: Request) -> Fields:
     context = desk.context
     hypervisor = context.driver.facts()
@@ -186,6 +216,9 @@ VERBS: dict[str, Callable[[Desk, Request], Awaitable[Fields]]] = {
     "console": _console,
     "check": _check,
     "migrate": _migrate,
+    "cancel": _cancel,
+    "status": _status,
+    "history": _history,
     "info": _info,
 }
 
@@ -213,6 +246,21 @@ def domain_object(status: DomainStatus) -> Fields:
             {"path": disk.path, "vdev": disk.vdev, "format": disk.format, "readonly": disk.readonly}
             for disk in config.disks
         ],
+    }
+
+
+def record_object(record: Record) -> Fields:
+    """A relocation of the past as docs/control.md describes it."""
+    return {
+        "relocation": str(record.relocation),
+        "role": record.role.value,
+        "domain": record.domain.name,
+        "uuid": str(record.domain.uuid),
+        "peer": record.peer_host,
+        "live": record.live,
+        "mark": record.mark.value,
+        "began_s": record.began_s,
+        "outcome": record.outcome or None,
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 from relocd.cli import commands
 from relocd.cli.client import Client, DaemonError
 from relocd.cli.domainfile import DomainFile
+from relocd.cli.replies import Outcome
 from relocd.errors import ProtocolError
 from tests.cli.control_server import ControlServer, domain, outcome, progress, unknown_domain
 
@@ -132,7 +133,8 @@ def test_no_daemon_means_nothing_moved(tmp_path: object) -> None:
     assert (ended.raw["outcome"], ended.status, ended.code) == ("failed", 1, "no-daemon")
 
 
-def test_an_interrupt_says_that_the_relocation_goes_on(server: ControlServer, client: Client) -> None:
+def interrupted(server: ControlServer, client: Client) -> Outcome:
+    """A relocation that is interrupted from the keyboard after its first progress."""
     left = threading.Event()
     server.answer("migrate", progress("memory", 1, 50), left, outcome())
 
@@ -141,6 +143,35 @@ def test_an_interrupt_says_that_the_relocation_goes_on(server: ControlServer, cl
 
     ended = commands.migrate(client, "web", "hostb", live=True, on_progress=interrupt)
     left.set()
+    return ended
+
+
+def test_an_interrupt_cancels_the_relocation(server: ControlServer, client: Client) -> None:
+    server.answer("cancel", outcome("failed", event="result", error="cancelled by an operator"))
+    ended = interrupted(server, client)
+    assert server.requests[-1] == {"verb": "cancel", "relocation": "r1"}
+    assert (ended.status, ended.raw["outcome"], ended.raw["relocation"]) == (130, "failed", "r1")
+    assert ended.error == "cancelled by an operator"
+
+
+def test_an_interrupt_after_the_decision_says_that_the_relocation_goes_on(
+    server: ControlServer, client: Client
+) -> None:
+    decided = {"event": "error", "code": "bad-state", "message": "It is decided.", "hint": "", "exit_code": 2}
+    server.answer("cancel", decided)
+    ended = interrupted(server, client)
     assert (ended.status, ended.raw["outcome"], ended.raw["relocation"]) == (130, "unknown", "r1")
-    assert "goes on in relocd" in ended.error
+    assert "goes on: It is decided." in ended.error
     assert "relocctl list" in ended.hint
+
+
+def test_cancel_status_and_history_ask_for_just_that(server: ControlServer, client: Client) -> None:
+    row = {"relocation": "r1", "role": "source", "domain": "web", "peer": "hostb", "state": "moving"}
+    server.answer("cancel", outcome("failed", event="result"))
+    server.answer("status", {"event": "result", "relocations": [row]})
+    server.answer("history", {"event": "result", "relocations": []})
+    assert commands.cancel(client, "web")["outcome"] == "failed"
+    assert commands.status(client) == [row]
+    assert commands.history(client, "web", 5) == []
+    assert server.requests[0] == {"verb": "cancel", "relocation": "web"}
+    assert server.requests[2] == {"verb": "history", "relocation": "web", "limit": 5}

@@ -14,16 +14,19 @@ from tests.cli.conftest import Run
 from tests.cli.control_server import INFO, ControlServer, domain, outcome, progress, unknown_domain
 
 VERBS = (
+    "cancel",
     "check",
     "console",
     "create",
     "destroy",
+    "history",
     "info",
     "list",
     "migrate",
     "pause",
     "reboot",
     "shutdown",
+    "status",
     "unpause",
 )
 

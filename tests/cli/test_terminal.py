@@ -76,15 +76,18 @@ def test_the_bar_fits_eighty_columns_with_all_its_numbers(server: ControlServer)
     child.expect(pexpect.EOF)
 
 
-def test_ctrl_c_ends_the_command_and_not_the_relocation(server: ControlServer) -> None:
+def test_ctrl_c_cancels_the_relocation(server: ControlServer) -> None:
     gates = gated(server, [10])
+    server.answer(
+        "cancel", outcome("failed", event="result", error="cancelled by an operator", hint="It runs on here.")
+    )
     child = migrate()
     gates[0].set()
     child.expect("round 1")
     child.sendintr()
     child.expect(re.escape("\x1b[?25h"))  # the cursor is back
-    child.expect(r"Interrupted: the relocation of 'web' to hostb goes on in relocd\.\r\n")
-    child.expect(r"'relocctl list' here and on hostb shows where the domain is")
+    child.expect(r"cancelled by an operator\r\n")
+    child.expect(r"It runs on here\.")
     child.expect(pexpect.EOF)
     assert child.wait() == 130
     gates[-1].set()

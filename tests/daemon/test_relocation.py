@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from relocd.cli.client import DaemonError
 from relocd.drivers.memory import Step, forget_hosts
 from relocd.handover.record import Mark
 from tests.daemon.rig import DOMAIN, DOMAIN_FILE, Daemon, Wire
@@ -215,3 +217,48 @@ def test_check_asks_and_moves_nothing(source: Daemon, target: Daemon) -> None:
     answer = source.client.call("check", domain="web", host="127.0.0.1", port=target.port)
     assert answer["passed"] is False
     assert [c["check"] for c in answer["checks"] if c["verdict"] == "fail"] == ["room"]
+
+
+def hold(target: Daemon) -> Wire:
+    """A wire to the target on which ``receiving`` never comes: the relocation waits, undecided."""
+    return Wire(target.port, "(receiving)", swallow=True)
+
+
+def test_cancel_leaves_the_domain_at_home(source: Daemon, target: Daemon) -> None:
+    wire = hold(target)
+    answers: list[dict[str, object]] = []
+    waiting = threading.Thread(target=lambda: answers.append(source.migrate(wire.port)))
+    waiting.start()
+    assert wire.was_cut.wait(30)
+    (row,) = source.client.call("status")["relocations"]
+    assert (row["role"], row["domain"], row["state"]) == ("source", "web", "opening")
+    (other,) = target.client.call("status")["relocations"]
+    assert (other["role"], other["state"]) == ("target", "receiving")
+    outcome = source.client.call("cancel", relocation=row["relocation"])
+    waiting.join()
+    assert outcome["code"] == answers[0]["code"] == "cancelled"
+    assert answers[0]["exit_code"] == 11
+    at_home(source, target)
+    assert source.client.call("status")["relocations"] == []
+    wire.close()
+
+
+def test_cancel_of_nothing_is_a_clear_error(source: Daemon) -> None:
+    with pytest.raises(DaemonError, match="No relocation 'web' is leaving this host"):
+        source.client.call("cancel", relocation="web")
+
+
+def test_history_shows_both_sides_newest_first(source: Daemon, target: Daemon) -> None:
+    target.host.fail(Step.LOAD)
+    assert source.migrate(target.port)["outcome"] == "failed"
+    at_home(source, target)
+    assert source.migrate(target.port)["outcome"] == "completed"
+    arrived(source, target)
+    rows = source.client.call("history")["relocations"]
+    assert [(row["role"], row["outcome"]["outcome"]) for row in rows] == [
+        ("source", "completed"),
+        ("source", "failed"),
+    ]
+    assert rows[0]["outcome"]["downtime_ms"] > 0
+    rows = target.client.call("history", relocation="web", limit=1)["relocations"]
+    assert [(row["role"], row["mark"]) for row in rows] == [("target", "owned")]
