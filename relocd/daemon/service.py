@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -33,6 +34,9 @@ from relocd.errors import ConfigError, RelocdError
 from relocd.host import bootstore
 from relocd.journal import Journal
 
+#: The longest run directory that is used by its own name.
+RUN_DIR_MAX_BYTES = 48
+
 
 @frozen
 class Places:
@@ -60,8 +64,9 @@ class Service:
         self._reactor = reactor
         self._places = places
         self._lock = _prepare_directories(places)
+        self._run_dir = short_name(places.run_dir)
         driver_paths = DriverPaths(
-            state=places.state_dir, run=places.run_dir, boot=places.boot_dir, log=places.log_dir
+            state=places.state_dir, run=self._run_dir, boot=places.boot_dir, log=places.log_dir
         )
         self._context = Context(
             reactor=reactor,
@@ -147,10 +152,31 @@ class Service:
         for port in self._ports:
             await port.stopListening()
         await self._relocations.stop()
+        if self._run_dir.is_symlink() and not self._context.driver.list():
+            self._run_dir.unlink()
         await self._context.driver.stop()
         self._context.journal.close()
         self._lock.close()
         self.log.info("relocd has stopped; the domains keep running")
+
+
+def short_name(directory: Path) -> Path:
+    """A name of this directory that is short enough for the sockets of domains below it.
+
+    A unix socket's path has at most 107 bytes (unix(7)), and a domain's are 58 bytes below the run directory. A
+    longer directory gets a link in /run (or /tmp), always of the same name, so that domains are found again by it.
+    """
+    if len(os.fsencode(directory)) <= RUN_DIR_MAX_BYTES:
+        return directory
+    parent = Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")
+    alias = parent / f"relocd-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]}"
+    if not alias.is_symlink():
+        alias.symlink_to(directory)
+    elif alias.readlink() != directory:
+        raise RelocdError(
+            f"{alias} leads elsewhere than to {directory}", hint="Remove it, or use a shorter --run-dir."
+        )
+    return alias
 
 
 def resolve_bind_address(address: str) -> str:

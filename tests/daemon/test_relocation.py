@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,16 @@ from tests.reactor import run
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Iterator[Daemon]:
+def directory() -> Iterator[Path]:
+    """Short, as the run directories of real hosts are."""
+    with tempfile.TemporaryDirectory(prefix="relocd-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def source(directory: Path) -> Iterator[Daemon]:
     """A daemon with the domain."""
-    daemon = Daemon(tmp_path / "source", switchover_timeout_s=2.0)
+    daemon = Daemon(directory / "source", switchover_timeout_s=2.0)
     daemon.client.call("create", config=DOMAIN_FILE, source="web.cfg")
     yield daemon
     daemon.stop()
@@ -26,9 +34,9 @@ def source(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[Daemon]:
+def target(directory: Path) -> Iterator[Daemon]:
     """A daemon with room."""
-    daemon = Daemon(tmp_path / "target")
+    daemon = Daemon(directory / "target")
     yield daemon
     daemon.stop()
 
