@@ -33,7 +33,7 @@ from relocd.carrier.control import (
 )
 from relocd.config import Config
 from relocd.errors import ProtocolError, StreamError
-from relocd.host.bootstore import Arrival
+from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
 from relocd.pages.choice import Compression
 

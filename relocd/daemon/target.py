@@ -23,7 +23,7 @@ from relocd.errors import JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record, Role
 from relocd.handover.target import TargetEffect, TargetEvent, TargetHandover, TargetState
-from relocd.host.bootstore import Arrival
+from relocd.host.arrivals import Arrival
 from relocd.model import BootFile, DomainConfig
 from relocd.preflight.result import Check
 from relocd.wire.messages import (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from relocd.drivers.files import write_whole
 from relocd.drivers.qemu.sockets import MAX_PATH_BYTES, STREAM_BUFFER_BYTES, listening, stream_pair
 from relocd.errors import DriverError
+from relocd.host.files import write_whole
 
 
 def test_a_file_is_replaced_and_for_root_only(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from attrs import evolve
 from twisted.internet.threads import deferToThread
 
 from relocd.config import Config
-from relocd.drivers import bootstore
 from relocd.drivers.base import DomainChanged, DriverPaths
 from relocd.drivers.memory.guest import PAGE_BYTES, Guest
 from relocd.drivers.memory.host import Host, MemoryDomain, Role, Step, host_at
 from relocd.drivers.memory.transfer import COMPLETED, PAUSED, Transfer
 from relocd.errors import BadState, DriverError, UnknownDomain
+from relocd.host import bootstore
 from relocd.model import Accelerator, DomainConfig, DomainStatus, HypervisorFacts, Progress
 
 DRIVER = "memory"

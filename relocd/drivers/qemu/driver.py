@@ -10,7 +10,6 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from relocd.config import Config
-from relocd.drivers import bootstore
 from relocd.drivers.aio import background
 from relocd.drivers.base import DomainChanged, DriverPaths
 from relocd.drivers.qemu import lifecycle, logs
@@ -23,6 +22,7 @@ from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.probe import probe
 from relocd.drivers.qemu.store import Record, Role
 from relocd.errors import BadState, DriverError, UnknownDomain
+from relocd.host import bootstore
 from relocd.model import Action, DomainConfig, DomainState, DomainStatus, HypervisorFacts
 
 _QUIT_GRACE_S = 5.0

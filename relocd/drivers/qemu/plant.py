@@ -15,7 +15,6 @@ from uuid import UUID
 from attrs import evolve
 from twisted.logger import Logger
 
-from relocd.drivers import bootstore
 from relocd.drivers.base import DriverPaths
 from relocd.drivers.qemu import logs
 from relocd.drivers.qemu.cmdline import Launch, argv
@@ -28,6 +27,7 @@ from relocd.drivers.qemu.sockets import check_length, listening
 from relocd.drivers.qemu.store import Record, Role, Store
 from relocd.drivers.worker import Worker
 from relocd.errors import DriverError
+from relocd.host import bootstore
 from relocd.model import DomainConfig, DomainState
 
 _START_TIMEOUT_S = 30.0

@@ -12,7 +12,6 @@ from attrs import evolve
 
 from relocd.config import AcceleratorChoice, Config
 from relocd.drivers.base import DriverPaths
-from relocd.drivers.files import write_whole
 from relocd.drivers.qemu.capabilities import Capabilities, accelerators, cpu_names, machine_names
 from relocd.drivers.qemu.options import option
 from relocd.drivers.qemu.process import INHERITED_FD, Process, spawn
@@ -20,6 +19,7 @@ from relocd.drivers.qemu.qmp import Monitor, MonitorLost
 from relocd.drivers.qemu.sockets import listening
 from relocd.drivers.worker import Worker
 from relocd.errors import DriverError
+from relocd.host.files import write_whole
 from relocd.model import Accelerator
 
 _NOBODY = UUID(int=0)

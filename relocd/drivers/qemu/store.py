@@ -18,9 +18,9 @@ from uuid import UUID
 from attrs import frozen
 
 from relocd.domain.record import from_sxp, to_sxp
-from relocd.drivers.files import sync_directory, write_whole
 from relocd.drivers.qemu.process import Identity
 from relocd.errors import ConfigError, DriverError
+from relocd.host.files import sync_directory, write_whole
 from relocd.model import DomainConfig
 from relocd.sxp import Node, SList, dumps, parse_one
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from relocd.drivers import bootstore
 from relocd.errors import DriverError
+from relocd.host import bootstore
 from relocd.model import BootFile, DomainConfig
 
 CONTENT = b"kernel" * 1000
