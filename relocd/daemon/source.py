@@ -77,6 +77,7 @@ class SourceRelocation(Runner[SourceEffect]):
         self.handover = SourceHandover()
         self.on_finish: Callable[[SourceRelocation], None] = lambda _: None
         self._outgoing = context.driver.outgoing(domain.uuid)
+        self._target_receives = self._lanes_open = False
         self._timer: IDelayedCall | None = None
         self._unknown_timer: IDelayedCall | None = None
         self._ticker = LoopingCall(self._tick)
@@ -155,6 +156,8 @@ class SourceRelocation(Runner[SourceEffect]):
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         self._ticker.start(TICK_S, now=False)
         await self._open_lanes(Peer(dialogue.peer, self.peer.port), accept, timeout_s)
+        self._lanes_open = True
+        self._stream_when_ready()
 
     async def _propose(self, dialogue: Dialogue, timeout_s: float) -> Accept:
         paused, lanes = self._outgoing.was_paused, self._context.config.lanes
@@ -192,8 +195,9 @@ class SourceRelocation(Runner[SourceEffect]):
 
     def _message(self, message: Message) -> None:
         match message:
-            case Receiving():
-                self._peer_event(SourceEvent.TARGET_RECEIVING)
+            case Receiving() if not self._target_receives:
+                self._target_receives = True
+                self._stream_when_ready()
             case ProgressNote():
                 pass
             case Prepared(digest=digest, stream_bytes=stream_bytes):
@@ -212,8 +216,10 @@ class SourceRelocation(Runner[SourceEffect]):
             case _:
                 self._breach()
 
-    def _peer_event(self, event: SourceEvent) -> None:
-        self._take_from_peer(self.handover.handle(event))
+    def _stream_when_ready(self) -> None:
+        """The target may say that it receives while its answer to the last lane is still on its way here."""
+        if self._target_receives and self._lanes_open:
+            self._event(SourceEvent.TARGET_RECEIVING)
 
     def _take_from_peer(self, effects: tuple[SourceEffect, ...] | None) -> None:
         if effects is None:

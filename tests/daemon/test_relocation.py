@@ -172,7 +172,8 @@ def test_the_link_breaks_after_the_decision(
     source: Daemon, target: Daemon, message: str, before: bool
 ) -> None:
     wire = Wire(target.port, message, before=before)
-    assert source.migrate(wire.port)["outcome"] == "completed"
+    outcome = source.migrate(wire.port)
+    assert outcome["outcome"] == "completed", str(outcome)
     assert wire.was_cut.is_set()
     arrived(source, target)
     wire.close()
