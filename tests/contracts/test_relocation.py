@@ -81,7 +81,7 @@ def test_cancelled_at_any_stage_the_domain_is_as_it_was(rig: Rig, stage: str, pa
     move = Move(rig.a, rig.b, create(rig, paused=paused)).to(stage)
     for _ in range(2):
         run(move.outgoing.cancel())
-        assert move.states() == (before, INCOMING if move.there() else GONE)
+        assert move.states()[0] is before
     for _ in range(2):
         run(move.incoming.discard())
     move.close()

@@ -30,6 +30,11 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_whoever_inherits_a_listener_is_not_held_by_it(tmp_path: Path) -> None:
+    with listening(tmp_path / "monitor.sock") as listener, pytest.raises(BlockingIOError):
+        listener.accept()
+
+
 def test_a_path_that_is_too_long_is_said_to_be(tmp_path: Path) -> None:
     path = tmp_path / ("x" * MAX_PATH_BYTES)
     with pytest.raises(DriverError, match="longer than 107 bytes") as caught, listening(path):

@@ -37,7 +37,11 @@ class Qemu:
         ]
         with listening(path) as listener:
             self.process = call(Process, spawn(argv, log=directory / "log", descriptor=listener.fileno()))
-        self.monitor = run(Monitor.connect(path, name="web"))
+        try:
+            self.monitor = run(Monitor.connect(path, name="web"))
+        except MonitorLost:
+            call(self.process.kill)
+            raise
 
 
 @pytest.fixture
@@ -152,6 +156,8 @@ async def _wait(deferred: Deferred[Any]) -> Any:
 
 def _serve(listener: socket.socket, answers: list[bytes], *, until_closed: bool = False) -> threading.Thread:
     """Say the first answer at once and each other one after something was heard."""
+
+    listener.setblocking(True)
 
     def serve() -> None:
         connection, _ = listener.accept()

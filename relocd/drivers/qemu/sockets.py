@@ -36,6 +36,9 @@ def listening(path: Path) -> Iterator[socket.socket]:
         listener.bind(str(path))
         path.chmod(0o600)
         listener.listen(8)
+        # While QEMU starts, two of its threads watch the socket. Both try to take who waits there already, and the
+        # one that comes too late would wait in accept() for ever, the whole of QEMU with it.
+        listener.setblocking(False)
         yield listener
 
 
