@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help packages dev demo test check bench clean
+.PHONY: help packages dev demo test faults check bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: packages dev ## move a real guest between two hosts, live, back, and offli
 
 test: packages dev ## run all tests, the real guests included (root, below 15 minutes)
 	@$(BIN)/python -m pytest
+
+faults: packages dev ## kill every part at every step of the dialogue, on real guests (root, about four minutes)
+	@$(BIN)/python -m pytest -m faults tests/e2e/test_fault_table.py
 
 check: dev ## ruff, mypy --strict, the wall
 	@$(BIN)/ruff check relocd tests

@@ -42,7 +42,9 @@ class ConfigError(RelocdError):
     code = "config"
     exit_code = 4
 
-    def __init__(self, message: str, *, source: str = "", line: int = 0, column: int = 0, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, source: str = "", line: int = 0, column: int = 0, hint: str = ""
+    ) -> None:
         place = ":".join([source or "<text>", *(str(n) for n in (line, column) if n)])
         super().__init__(f"{place}: {message}", hint=hint)
         self.reason = message

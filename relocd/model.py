@@ -13,7 +13,9 @@ class DomainState(enum.StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
-    SHUTDOWN = "shutdown"  # the guest powered off and its configuration keeps the remains (on_poweroff=preserve)
+    SHUTDOWN = (
+        "shutdown"  # the guest powered off and its configuration keeps the remains (on_poweroff=preserve)
+    )
     CRASHED = "crashed"
     OUTGOING = "outgoing"  # paused here at the end of a relocation; the peer may own it already
     INCOMING = "incoming"  # being received; not running, not owned by this host

@@ -208,6 +208,7 @@ class SourceRelocation(Runner[SourceEffect]):
                 if self.handover.undecided:
                     self._fail(Failure(code, f"{self.peer.host}: {text}"))
                 else:
+                    self.handover.failure = Failure(code, f"{self.peer.host}: {text}")
                     self._event(SourceEvent.TARGET_WITHOUT_COPY)
             case Problem(text=text):
                 self._fail(Failure("protocol", f"{self.peer.host} says: {text}"))

@@ -63,6 +63,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self._stream: socket.socket | None = None
         self._stream_bytes = 0
         self._totals: Totals | None = None
+        self._may_have_run = False
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
 
@@ -132,6 +133,7 @@ class TargetRelocation(Runner[TargetEffect]):
         An undecided one may be prepared and committed by now; only the source knows, so it is asked.
         """
         if self._record.mark is Mark.OWNED:
+            self._may_have_run = True  # nobody knows how far the former daemon came
             self.handover = TargetHandover(TargetState.RESUMING)
             self._spawn(self._resume(), "resuming")
         elif self._context.driver.get(self.domain.uuid) is None:
@@ -306,6 +308,13 @@ class TargetRelocation(Runner[TargetEffect]):
         await self._write_owned()
 
     async def _resume(self) -> None:
+        if not self._may_have_run and self._context.driver.get(self.domain.uuid) is None:
+            self.handover.failure = Failure(
+                "hypervisor", "the domain's hypervisor died before it could run here"
+            )
+            self._event(TargetEvent.COPY_LOST)
+            return
+        self._may_have_run = True
         try:
             await self._incoming.resume(paused=self._record.was_paused)
         except RelocdError as error:

@@ -40,6 +40,7 @@ class TargetEvent(enum.StrEnum):
     OWNED_NOT_WRITTEN = "owned-not-written"
     DOMAIN_RUNS = "domain-runs"
     DOMAIN_DOES_NOT_RUN = "domain-does-not-run"
+    COPY_LOST = "copy-lost"  # owned, but its hypervisor had died before it was ever told to run
     DISCARDED = "discarded"
 
 
@@ -95,6 +96,8 @@ TARGET_TABLE: dict[tuple[TargetState, TargetEvent], Transition[TargetState, Targ
     (_S.OWNING, _V.OWNED_NOT_WRITTEN): _to(_S.OWNING, _F.WRITE_OWNED_LATER),
     (_S.RESUMING, _V.DOMAIN_RUNS): _to(_S.DONE, _F.TELL_RESUMED, _F.FINISH),
     (_S.RESUMING, _V.DOMAIN_DOES_NOT_RUN): _to(_S.RESUMING, _F.RESUME_LATER),
+    # The source still has its paused copy, and this one certainly never ran: on disk first, then the source is told.
+    (_S.RESUMING, _V.COPY_LOST): _to(_S.DISCARDING, _F.WRITE_ABORTED, _F.TELL_ABORT, _F.DISCARD),
     (_S.DISCARDING, _V.DISCARDED): _to(_S.DISCARDED, _F.WRITE_ABORTED, _F.FINISH),
 }
 

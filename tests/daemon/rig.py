@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -103,70 +102,3 @@ def free_port() -> int:
     """A port that nobody has at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-class Wire:
-    """A stretch of wire to a daemon's port: passes everything on, and cuts all connections at a chosen message.
-
-    ``cut_at`` is the beginning of a message, such as ``(commit``; with ``before`` the message itself is lost too.
-    With ``swallow`` only the message is lost, and the connections stay.
-    """
-
-    def __init__(self, port: int, cut_at: str = "", *, before: bool = True, swallow: bool = False) -> None:
-        self._target = ("127.0.0.1", port)
-        self._cut_at = cut_at.encode()
-        self._before = before
-        self._swallow = swallow
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
-        self.was_cut = threading.Event()
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._server.getsockname()[1])
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        """Cut everything and listen no more."""
-        self._server.close()
-        self._cut()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                here, _ = self._server.accept()
-                there = socket.create_connection(self._target)
-            except OSError:
-                return
-            with self._lock:
-                self._sockets += [here, there]
-            for source, target in ((here, there), (there, here)):
-                threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                at = data.find(self._cut_at) if self._cut_at and not self.was_cut.is_set() else -1
-                if at >= 0 and self._swallow:
-                    self.was_cut.set()
-                    data = data[:at] + data[data.index(b"\n", at) + 1 :]
-                elif at >= 0:
-                    end = at if self._before else data.index(b"\n", at) + 1
-                    target.sendall(data[:end])
-                    self.was_cut.set()
-                    self._cut()
-                    return
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-    def _cut(self) -> None:
-        with self._lock:
-            for sock in self._sockets:
-                sock.close() if sock.fileno() < 0 else _sever(sock)
-
-
-def _sever(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return

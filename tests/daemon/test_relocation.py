@@ -12,7 +12,8 @@ import pytest
 from relocd.cli.client import DaemonError
 from relocd.drivers.memory import Step, forget_hosts
 from relocd.handover.record import Mark
-from tests.daemon.rig import DOMAIN, DOMAIN_FILE, Daemon, Wire
+from tests.daemon.rig import DOMAIN, DOMAIN_FILE, Daemon
+from tests.link import Wire, loopback
 from tests.reactor import run
 
 
@@ -155,9 +156,9 @@ MESSAGES = ["(hello", "(propose", "(accept", "(lane", "(ready)", "(receiving)", 
 def test_the_link_breaks_before_the_decision(
     source: Daemon, target: Daemon, message: str, before: bool
 ) -> None:
-    wire = Wire(target.port, message, before=before)
+    wire = Wire(loopback(target.port), message, action="before" if before else "after")
     outcome = source.migrate(wire.port)
-    assert wire.was_cut.is_set()
+    assert wire.struck.is_set()
     if message == "(prepared" and not before and outcome["outcome"] != "failed":
         arrived(source, target)  # the source had what it needed, and decided before it noticed
     else:
@@ -171,17 +172,17 @@ def test_the_link_breaks_before_the_decision(
 def test_the_link_breaks_after_the_decision(
     source: Daemon, target: Daemon, message: str, before: bool
 ) -> None:
-    wire = Wire(target.port, message, before=before)
+    wire = Wire(loopback(target.port), message, action="before" if before else "after")
     outcome = source.migrate(wire.port)
     assert outcome["outcome"] == "completed", str(outcome)
-    assert wire.was_cut.is_set()
+    assert wire.struck.is_set()
     arrived(source, target)
     wire.close()
 
 
 def test_the_target_is_restarted_after_the_decision(source: Daemon, target: Daemon) -> None:
     """The commit is lost and the target stops; when it is back, both learn the outcome from each other."""
-    wire = Wire(target.port, "(commit)")
+    wire = Wire(loopback(target.port), "(commit)")
     target.host.fail(Step.RESUME, times=3)
     outcome = source.migrate(wire.port)
     assert outcome["outcome"] == "completed", str(outcome)
@@ -193,7 +194,7 @@ def test_the_target_is_restarted_after_the_decision(source: Daemon, target: Daem
 
 def test_a_target_that_never_gets_ready_costs_a_short_pause(source: Daemon, target: Daemon) -> None:
     source.set_config(switchover_timeout_s=0.3)
-    wire = Wire(target.port, "(prepared", swallow=True)
+    wire = Wire(loopback(target.port), "(prepared", action="swallow")
     outcome = source.migrate(wire.port)
     assert outcome["outcome"] == "failed"
     assert outcome["code"] == "timeout"
@@ -230,7 +231,7 @@ def test_check_asks_and_moves_nothing(source: Daemon, target: Daemon) -> None:
 
 def hold(target: Daemon) -> Wire:
     """A wire to the target on which ``receiving`` never comes: the relocation waits, undecided."""
-    return Wire(target.port, "(receiving)", swallow=True)
+    return Wire(loopback(target.port), "(receiving)", action="swallow")
 
 
 def test_cancel_leaves_the_domain_at_home(source: Daemon, target: Daemon) -> None:
@@ -238,7 +239,7 @@ def test_cancel_leaves_the_domain_at_home(source: Daemon, target: Daemon) -> Non
     answers: list[dict[str, object]] = []
     waiting = threading.Thread(target=lambda: answers.append(source.migrate(wire.port)))
     waiting.start()
-    assert wire.was_cut.wait(30)
+    assert wire.struck.wait(30)
     (row,) = source.client.call("status")["relocations"]
     assert (row["role"], row["domain"], row["state"]) == ("source", "web", "opening")
     (other,) = target.client.call("status")["relocations"]

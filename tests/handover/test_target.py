@@ -55,6 +55,13 @@ def test_the_domain_is_resumed_only_when_ownership_is_on_disk() -> None:
     assert machine.handle(TargetEvent.OWNED_NOT_WRITTEN) == (TargetEffect.WRITE_OWNED_LATER,)
 
 
+def test_an_owned_copy_that_died_before_it_ran_is_given_back_once_that_is_on_disk() -> None:
+    machine = TargetHandover(TargetState.RESUMING)
+    effects = machine.handle(TargetEvent.COPY_LOST)
+    assert effects is not None
+    assert effects.index(TargetEffect.WRITE_ABORTED) < effects.index(TargetEffect.TELL_ABORT)
+
+
 @pytest.mark.parametrize("state", [TargetState.OWNING, TargetState.RESUMING, TargetState.DONE])
 def test_an_owned_domain_is_never_discarded(state: TargetState) -> None:
     machine = TargetHandover(state)

@@ -21,7 +21,7 @@ from relocd.drivers.qemu.cmdline import Launch, argv
 from relocd.drivers.qemu.disks import examine
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.network import Network
-from relocd.drivers.qemu.process import INHERITED_FD, Process, alive, in_scope, search, spawn
+from relocd.drivers.qemu.process import INHERITED_FD, Identity, Process, alive, in_scope, search, spawn
 from relocd.drivers.qemu.qmp import Monitor, MonitorLost
 from relocd.drivers.qemu.sockets import check_length, listening
 from relocd.drivers.qemu.store import Record, Role, Store
@@ -85,20 +85,22 @@ class Plant:
 
         One that runs and does not answer is taken up too: it can be seen, and destroyed.
         """
-        process = record.process
+        identity = record.process
+        if identity is None:
+            identity = await self.worker.run(search, record.uuid, self.console_path(record.uuid))
+            record = evolve(record, process=identity)
+        process = _watched(identity, record.uuid) if identity else None
         if process is None:
-            process = await self.worker.run(search, record.uuid, self.console_path(record.uuid))
-            record = evolve(record, process=process)
-        if process is None or not await self.worker.run(alive, process, record.uuid):
             return None
         try:
-            domain = Domain(
-                record, Process(process), await self._connect(record, _ADOPT_TIMEOUT_S), self.save
-            )
+            monitor = await self._connect(record, _ADOPT_TIMEOUT_S)
+        except MonitorLost:
+            monitor = Monitor.absent(record.config.name)
+        domain = Domain(record, process, monitor, self.save)
+        try:
             await domain.refresh()
         except DriverError as error:
             self.log.error("{name}: {error}", name=record.config.name, error=error)
-            domain = Domain(record, Process(process), Monitor.absent(record.config.name), self.save)
             domain.guest = DomainState.RUNNING
         return domain
 
@@ -194,3 +196,15 @@ class Plant:
             if directory.name not in used:
                 shutil.rmtree(directory, ignore_errors=True)
         logs.sweep(self.paths.log, used)
+
+
+def _watched(identity: Identity, uuid: UUID) -> Process | None:
+    """The process, if it still is the domain's. Looked at once it is held, since a pid can be given away any time."""
+    try:
+        process = Process(identity)
+    except DriverError:
+        return None
+    if alive(identity, uuid):
+        return process
+    process.let_go()
+    return None
