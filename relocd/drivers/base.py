@@ -74,7 +74,8 @@ class Outgoing(Protocol):
     async def cancel(self) -> None:
         """Give up, at any moment before ``release``, finished or not. Idempotent.
 
-        Afterwards the domain is here as it was before ``start``: running, or paused if it was paused.
+        Afterwards the domain is here as it was before ``start``: running, or paused if it was paused. One that has
+        ended meanwhile is not brought back, which is told to the driver's listeners and is no error here.
         """
 
     async def release(self) -> None:
@@ -150,7 +151,10 @@ class Driver(Protocol):
         """Stop the domain at once and remove what it used. Returns when it is gone."""
 
     def console_path(self, uuid: UUID) -> Path:
-        """The unix stream socket of the domain's console."""
+        """The unix stream socket of the domain's console.
+
+        What it says is kept in the log directory, in ``console-UUID.log``, up to the limit of the configuration.
+        """
 
     def outgoing(self, uuid: UUID) -> Outgoing:
         """A handle to send a domain out; also for one that a former daemon began to send."""

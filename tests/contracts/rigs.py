@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import psutil
+from pyroute2 import IPRoute
 
 from relocd.config import Config
 from relocd.drivers.base import DomainChanged, Driver, DriverPaths
@@ -158,6 +160,10 @@ class QemuRig:
         """Names of the taps of one host's daemon."""
         return list(run(self._worker.run(self._links.names, tap_prefix(instance_tag(str(host.paths.run))))))
 
+    def up(self, host: Host) -> list[bool]:
+        """Whether the taps of one host are up."""
+        return [self._link(name).get("state") == "up" for name in self.taps(host)]
+
     def add_tap(self, name: str) -> None:
         """A tap as a daemon leaves it that dies."""
         run(self._worker.run(self._links.create_tap, name, mac="fe:00:00:00:00:01", bridge=BRIDGE))
@@ -169,6 +175,13 @@ class QemuRig:
         call(self._worker.stop)
         call(self._network.__exit__, None, None, None)
         shutil.rmtree(self._root)
+
+    def _link(self, name: str) -> Any:
+        def ask() -> Any:
+            with IPRoute() as route:
+                return route.get_links(socket.if_nametoindex(name))[0]
+
+        return run(self._worker.run(ask))
 
     def processes(self, host: Host) -> list[psutil.Process]:
         """The QEMUs of one host."""
