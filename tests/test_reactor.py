@@ -58,7 +58,7 @@ def test_end_of_a_child_is_noticed_without_pipes() -> None:
         def __init__(self) -> None:
             self.ended: Deferred[int | None] = Deferred()
 
-        def processEnded(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        def processEnded(self, reason: Failure) -> None:
             self.ended.callback(getattr(reason.value, "exitCode", None))
 
     async def child() -> int | None:

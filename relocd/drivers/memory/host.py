@@ -67,7 +67,7 @@ class MemoryDomain:
 
 @define(eq=False)
 class Host:
-    """One host. ``faults`` says how often a step still fails; ``hang`` names steps that never end until taken out."""
+    """One host. ``faults`` says how often a step still fails."""
 
     domains: dict[UUID, MemoryDomain] = field(factory=dict)
     faults: Counter[Step] = field(factory=Counter)
