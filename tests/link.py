@@ -36,7 +36,8 @@ class Wire:
     """Passes everything on until ``message`` comes by, such as ``(commit``; then it does what it was made for.
 
     ``before``: all connections break, and the message is lost with them. ``after``: they break behind it.
-    ``swallow``: only the message is lost. ``hold``: it waits, and all behind it, until ``release`` or ``cut``.
+    ``swallow``: only the message is lost. ``hold``: it waits, and everything else on the wire in both directions,
+    until ``release`` or ``cut``.
     """
 
     def __init__(self, place: Place, message: str = "", *, action: str = "before") -> None:
@@ -95,6 +96,8 @@ class Wire:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self._action == "hold" and self.struck.is_set():
+                    self._go_on.wait()
                 at = data.find(self._message) if self._message and not self.struck.is_set() else -1
                 if at >= 0:
                     data = self._strike(data, at, target)
