@@ -160,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     load = Load(arguments.memory, arguments.fill, arguments.rate, arguments.working_set, arguments.content)
     shape = None if arguments.link == "none" else Shape(rate=arguments.link)
-    guest = f"guest {load.memory_mib} MiB, {load.fill_mib} MiB filled ({load.content}), {load.dirty_mb_s} MB/s dirtied"
+    filled = f"{load.fill_mib} MiB filled ({load.content})"
+    guest = f"guest {load.memory_mib} MiB, {filled}, {load.dirty_mb_s} MB/s dirtied"
     print(f"{guest}; link {arguments.link}; {arguments.runs} runs each, in turn", flush=True)
     figures, bad = compare(load, shape, arguments.runs)
     ratio = report(figures)
