@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
@@ -37,7 +38,7 @@ class Handover(Protocol[DoneT_co]):
     def fail(self, failure: Failure) -> tuple[DoneT_co, ...] | None: ...
 
 
-class Runner(Generic[EffectT]):
+class Runner(ABC, Generic[EffectT]):
     """One relocation on one side. Subclasses hear events, feed their machine, and say how each effect is done."""
 
     log = Logger()
@@ -53,25 +54,25 @@ class Runner(Generic[EffectT]):
 
     # -- for subclasses to say -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _effect_table(self) -> Mapping[EffectT, Callable[[], Awaitable[None]]]:
         """How each effect is done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _message(self, message: Message) -> None:
         """The peer said something."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _link_lost(self, reason: str) -> None:
         """The dialogue's connection is gone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def description(self) -> dict[str, object]:
         """This relocation as ``relocctl status`` shows it (docs/control.md)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def standing(self) -> Decision:
         """What the peer is told when it asks."""
-        raise NotImplementedError
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
