@@ -173,7 +173,9 @@ class TargetRelocation(Runner[TargetEffect]):
         self._spawn(self._listen_when_ready(), "joining lanes and stream")
 
     async def _build(self) -> None:
-        """Build the domain, paused."""
+        """Build the domain, paused, unless the relocation ended while this was being got ready."""
+        if self.handover.state is not TargetState.RESERVED:
+            return
         self._stream = await self._incoming.prepare()
         await self._listen_when_ready()
 

@@ -65,7 +65,8 @@ def marks(daemon: Daemon) -> list[Mark]:
 
 def at_home(source: Daemon, target: Daemon) -> None:
     """The domain runs on the source, nothing is on the target, and both journals say so."""
-    assert settled(lambda: source.runs and not target.host.domains, source, target)
+    ended = settled(lambda: source.runs and not target.host.domains, source, target)
+    assert ended, f"{source.states()} {target.states()} {[d.client.call('status') for d in (source, target)]}"
     assert source.states() == {"web": "running"}
     assert settled(lambda: not (set(marks(source)) | set(marks(target))) - {Mark.ABORTED}, source, target)
 
