@@ -24,6 +24,8 @@ class Move:
         self.incoming = call(target.driver.incoming, config)
         self.sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._flows = threading.Event()
+        self._flows.set()
         self._steps: dict[str, Callable[[], None]] = {
             "prepared": self._prepare,
             "started": self._start,
@@ -59,8 +61,17 @@ class Move:
         self.target.restart()
         self.incoming = call(self.target.driver.incoming, self.config)
 
+    def hold(self) -> None:
+        """The carriers take what they are given and pass nothing on."""
+        self._flows.clear()
+
+    def go_on(self) -> None:
+        """They pass on what they hold, and go on."""
+        self._flows.set()
+
     def cut(self) -> None:
         """The carriers die."""
+        self.go_on()
         for end in self.sockets:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -92,17 +103,17 @@ class Move:
         there = self.sockets[0]
         self.sockets.append(stream)
         for source, destination in ((stream, there), (there, stream)):
-            self._threads.append(threading.Thread(target=_pump, args=(source, destination), daemon=True))
+            self._threads.append(threading.Thread(target=self._pump, args=(source, destination), daemon=True))
             self._threads[-1].start()
 
     def _switch_over(self) -> None:
         run(self.outgoing.switch_over())
         run(self.incoming.loaded())
 
-
-def _pump(source: socket.socket, destination: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            destination.sendall(data)
-    with contextlib.suppress(OSError):
-        destination.shutdown(socket.SHUT_WR)
+    def _pump(self, source: socket.socket, destination: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self._flows.wait()
+                destination.sendall(data)
+        with contextlib.suppress(OSError):
+            destination.shutdown(socket.SHUT_WR)

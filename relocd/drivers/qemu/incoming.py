@@ -10,7 +10,6 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from relocd.drivers.qemu import migration
-from relocd.drivers.qemu.disks import activate
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.qmp import CommandRefused, MonitorLost
@@ -67,6 +66,8 @@ class QemuIncoming:
             raise await self._not_loaded(domain) from error
         if status != "completed":
             raise await self._not_loaded(domain)
+        # The source's QEMU gives up its locks before it sends the last byte; later than now nothing could be undone.
+        await self._plant.wait_disks(domain)
 
     async def resume(self, *, paused: bool) -> None:
         domain = self._domain()
@@ -76,9 +77,9 @@ class QemuIncoming:
             raise BadState(f"Domain '{self._config.name}' is not loaded.")
         await self._plant.network.connect(domain.config)
         if paused:
-            await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+            await self._plant.activate_disks(domain)
         else:
-            await _run(domain)
+            await self._run(domain)
             await domain.announce()
         # Written last, so that the guest does not wait for a disk; whoever reads an old record sees the guest run.
         await domain.assign(Role.OWN)
@@ -104,11 +105,11 @@ class QemuIncoming:
         reason = self._plant.complaint(domain.uuid) or "QEMU gave no reason"
         return DriverError(f"domain '{self._config.name}' could not be loaded: {reason}")
 
-
-async def _run(domain: Domain) -> None:
-    try:
-        await domain.cont()
-    except CommandRefused:
-        await domain.refresh()
-        if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
-            raise  # else it had ended before it left, and arrived as it was
+    async def _run(self, domain: Domain) -> None:
+        try:
+            await domain.cont()
+        except CommandRefused:
+            await domain.refresh()
+            if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
+                await self._plant.check_disks(domain)
+                raise  # else it had ended before it left, and arrived as it was

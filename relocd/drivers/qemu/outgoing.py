@@ -15,7 +15,6 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from relocd.drivers.aio import awaited
 from relocd.drivers.qemu import migration
-from relocd.drivers.qemu.disks import activate
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.qmp import CommandRefused
@@ -152,9 +151,16 @@ class QemuOutgoing:
         run_state = await _settled(domain)
         if not domain.record.was_paused:
             if domain.guest is DomainState.PAUSED:
-                await domain.cont()
+                await self._run(domain)
         elif run_state == _POSTMIGRATE:
-            await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+            await self._plant.activate_disks(domain)
+
+    async def _run(self, domain: Domain) -> None:
+        try:
+            await domain.cont()
+        except CommandRefused:
+            await self._plant.check_disks(domain)
+            raise
 
 
 async def _settled(domain: Domain) -> str:
