@@ -21,7 +21,6 @@ from relocd.daemon.runner import Runner
 from relocd.errors import (
     DriverError,
     JournalError,
-    PeerUnreachable,
     ProtocolError,
     Refused,
     RelocdError,
@@ -51,7 +50,8 @@ from relocd.wire.messages import (
     Switchover,
 )
 
-#: How long a carrier's complaint waits for the peer's own explanation, which is the better one, in seconds.
+#: How long a carrier's complaint waits for the peer's or the hypervisor's own explanation, which is the better one,
+#: in seconds.
 EXPLANATION_WAIT_S = 0.3
 
 #: How often progress is measured and told, in seconds.
@@ -207,9 +207,9 @@ class SourceRelocation(Runner[SourceEffect]):
             case Abort(code=code, text=text):
                 if self.handover.undecided:
                     self._fail(Failure(code, f"{self.peer.host}: {text}"))
-                else:
+                elif (effects := self.handover.handle(SourceEvent.TARGET_WITHOUT_COPY)) is not None:
                     self.handover.failure = Failure(code, f"{self.peer.host}: {text}")
-                    self._event(SourceEvent.TARGET_WITHOUT_COPY)
+                    self._take(effects)
             case Problem(text=text):
                 self._fail(Failure("protocol", f"{self.peer.host} says: {text}"))
             case Inquire():
@@ -246,10 +246,8 @@ class SourceRelocation(Runner[SourceEffect]):
             case CarrierEnded(totals=totals, counters=counters):
                 self._carried(counters)
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
-            case CarrierFailed(code=PeerUnreachable.code, text=text):
-                background(self._fail_late(Failure(PeerUnreachable.code, text)), "waiting for an explanation")
             case CarrierFailed(code=code, text=text):
-                self._fail(Failure(code, text))
+                background(self._fail_late(Failure(code, text)), "waiting for an explanation")
             case _:
                 pass
 
@@ -257,7 +255,9 @@ class SourceRelocation(Runner[SourceEffect]):
         self.report.carried(counters.wire_bytes, counters.stream_bytes, counters.pages, counters.zero_pages)
 
     async def _fail_late(self, failure: Failure) -> None:
-        """A broken lane is often the echo of a failure at the peer, whose reason is on its way."""
+        """A broken lane or stream is often the echo of a failure at the peer or of the hypervisor, whose own word
+        is on its way.
+        """
         await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
         self._fail(failure)
 
