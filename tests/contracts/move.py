@@ -61,9 +61,10 @@ class Move:
         self.target.restart()
         self.incoming = call(self.target.driver.incoming, self.config)
 
-    def hold(self) -> None:
+    def hold(self) -> Move:
         """The carriers take what they are given and pass nothing on."""
         self._flows.clear()
+        return self
 
     def go_on(self) -> None:
         """They pass on what they hold, and go on."""

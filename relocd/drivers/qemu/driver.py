@@ -16,7 +16,6 @@ from relocd.drivers.qemu import lifecycle, logs
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.incoming import QemuIncoming
-from relocd.drivers.qemu.lifecycle import Cause
 from relocd.drivers.qemu.outgoing import QemuOutgoing
 from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.probe import probe
@@ -80,10 +79,8 @@ class QemuDriver:
         if domain.role is Role.INCOMING and domain.guest is DomainState.RUNNING:
             await domain.assign(Role.OWN)  # only Incoming.resume lets an incoming guest run
         self._register(domain)
-        if domain.ending is not None and domain.role is Role.OWN:
-            await self._apply(
-                domain, domain.ending, lifecycle.action_when_found(domain.config, domain.ending)
-            )
+        if domain.role is Role.OWN:
+            await self._settle(domain)
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -143,7 +140,7 @@ class QemuDriver:
         await self._destroy(self._own(uuid, "destroyed"))
 
     def outgoing(self, uuid: UUID) -> QemuOutgoing:
-        return QemuOutgoing(lambda: self._domains.get(uuid), self._destroy, self._plant)
+        return QemuOutgoing(self._plant, lambda: self._domains.get(uuid), self._destroy, self._settle)
 
     def incoming(self, config: DomainConfig) -> QemuIncoming:
         return QemuIncoming(
@@ -195,9 +192,7 @@ class QemuDriver:
         self._domains[domain.uuid] = domain
         domain.on_change = lambda: self._tell(domain.uuid, domain.state, "not by relocd")
         what = f"after the end of domain {domain.config.name}"
-        domain.on_end = lambda cause: background(
-            self._apply(domain, cause, lifecycle.action(domain.config, cause)), what
-        )
+        domain.on_end = lambda: background(self._guest_ended(domain), what)
         domain.process.ended.then(lambda: background(self._ended(domain), what) and None)
 
     async def _ended(self, domain: Domain) -> None:
@@ -205,17 +200,11 @@ class QemuDriver:
         if domain.doomed:
             return
         await domain.monitor.gone.wait(_LAST_WORDS_S)
-        reason = self._epitaph(domain)
+        reason = self._plant.epitaph(domain)
         try:
             await self._remove(domain, logs_too=False)
         finally:
             self._tell(domain.uuid, None, reason)
-
-    def _epitaph(self, domain: Domain) -> str:
-        if domain.ending is not None:
-            return f"{domain.ending.value} of the guest"
-        words = self._plant.complaint(domain.uuid)
-        return f"QEMU {domain.process.status}" + (f": {words}" if words else "")
 
     async def _destroy(self, domain: Domain) -> None:
         """End and remove a domain. Idempotent; raises DriverError while something of it is left."""
@@ -224,13 +213,23 @@ class QemuDriver:
         await self._remove(domain, logs_too=True)
 
     async def _remove(self, domain: Domain, *, logs_too: bool) -> None:
+        domain.removed = True
         await domain.let_go()
         await self._plant.remove(domain.record, logs_too=logs_too)
         if self._domains.get(domain.uuid) is domain:
             del self._domains[domain.uuid]
 
-    async def _apply(self, domain: Domain, cause: Cause, action: Action) -> None:
-        """Do what the domain's configuration wants after its guest has ended."""
+    async def _guest_ended(self, domain: Domain) -> None:
+        if domain.role is not Role.OUTGOING:  # who sends it takes it back first, then the same is done
+            await self._settle(domain)
+
+    async def _settle(self, domain: Domain) -> None:
+        """Do what the domain's configuration wants if its guest has ended."""
+        cause = domain.ending
+        if cause is None:
+            return
+        choose = lifecycle.action_when_found if domain.ending_guessed else lifecycle.action
+        action = choose(domain.config, cause)
         self.log.info(
             "domain {name}: {cause}, so {action}",
             name=domain.config.name,

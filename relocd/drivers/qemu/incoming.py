@@ -6,19 +6,20 @@ it has neither run an instruction nor taken its disks.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
 from relocd.drivers.qemu import migration
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.plant import Plant
+from relocd.drivers.qemu.process import DYING_S
 from relocd.drivers.qemu.qmp import CommandRefused, MonitorLost
 from relocd.drivers.qemu.store import Role
 from relocd.errors import BadState, DriverError
 from relocd.model import DomainConfig, DomainState
 
 _STREAM = "relocd-in"
-_DYING_S = 5.0
 
 
 class QemuIncoming:
@@ -80,7 +81,10 @@ class QemuIncoming:
             await self._plant.activate_disks(domain)
         else:
             await self._run(domain)
-            await domain.announce()
+            with contextlib.suppress(
+                MonitorLost
+            ):  # it ran here; that it has ended since is told by the driver
+                await domain.announce()
         # Written last, so that the guest does not wait for a disk; whoever reads an old record sees the guest run.
         await domain.assign(Role.OWN)
 
@@ -101,7 +105,7 @@ class QemuIncoming:
 
     async def _not_loaded(self, domain: Domain) -> DriverError:
         """QEMU ends itself when a stream cannot be loaded; its reason is in its log then."""
-        await domain.process.ended.wait(_DYING_S)
+        await domain.process.ended.wait(DYING_S)
         reason = self._plant.complaint(domain.uuid) or "QEMU gave no reason"
         return DriverError(f"domain '{self._config.name}' could not be loaded: {reason}")
 

@@ -154,6 +154,13 @@ class Plant:
         """The last that a domain's QEMU wrote to its error log; empty if nothing. Blocks for a short read."""
         return logs.last_words(logs.error_log(self.paths.log, uuid))
 
+    def epitaph(self, domain: Domain) -> str:
+        """Why a domain ended, in words."""
+        if domain.ending is not None:
+            return f"{domain.ending.value} of the guest"
+        words = self.complaint(domain.uuid)
+        return f"QEMU {domain.process.status}" + (f": {words}" if words else "")
+
     def _monitor_path(self, uuid: UUID) -> Path:
         return self.run_dir(uuid) / "monitor.sock"
 
