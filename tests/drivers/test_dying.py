@@ -88,7 +88,7 @@ def begin_anew(rig: QemuRig, story: str, config: DomainConfig) -> list[str]:
     left = rig.leftovers(rig.a)
     run(call(rig.a.driver.incoming, config).discard())  # takes away logs
     run(rig.a.driver.stop())
-    # The next driver cannot tell a domain that was being destroyed from one that ended, whose logs are kept for a week.
+    # The next driver takes a domain that was being destroyed for one that ended, whose logs are kept for a week.
     return [name for name in left if "/log/" not in name or story not in ("destroy", "send and release")]
 
 
