@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.test_failures import reload
 from tests.scene import GUEST_UUID, Moving, Scene
 from tests.testbed.console import Console
 from tests.testbed.daemons import RelocdHost
@@ -15,7 +16,7 @@ from tests.testbed.memcheck import MemCheck
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 #: So slow that a relocation is still in its rounds when the guest strikes.
-SLOW = {"xen-relocation-max-bandwidth": 8}
+SLOW: dict[str, str | int] = {"xen-relocation-max-bandwidth": 8}
 
 REBOOT, POWER_OFF, PANIC = "reboot -f", "poweroff -f", "echo c > /proc/sysrq-trigger"
 
@@ -69,21 +70,6 @@ def nothing_left(*hosts: RelocdHost) -> None:
         host.wait_clean()
 
 
-def test_nobody_touches_a_domain_under_way_and_cancel_is_the_way_out(scene: Scene, before: MemCheck) -> None:
-    moving = in_its_rounds(scene)
-    (relocation,) = [row["relocation"] for row in scene.a.relocctl("status").result]
-    for host in (scene.a, scene.b):
-        for verb in ("destroy", "shutdown", "pause", "unpause", "reboot"):
-            reply = host.relocctl(verb, "guest", check=False)
-            assert reply.exit_code == 2, f"{verb} on {host.host.name}"
-            assert "being relocated" in reply.stderr
-    scene.a.relocctl("cancel", relocation)
-    code, outcome = moving.finish()
-    assert (code, outcome["outcome"]) == (11, "failed")
-    assert scene.stat().follows(before)
-    nothing_left(scene.b)
-
-
 def test_a_guest_that_reboots_arrives_freshly_booted_and_a_paused_one_paused(
     scene: Scene, before: MemCheck
 ) -> None:
@@ -104,6 +90,23 @@ def test_a_guest_that_reboots_arrives_freshly_booted_and_a_paused_one_paused(
     after = scene.stat()
     assert after.follows(booted)
     assert after.bad == 0
+
+
+def test_nobody_touches_a_domain_under_way_and_cancel_is_the_way_out(scene: Scene, before: MemCheck) -> None:
+    reload(scene.a, {"xen-relocation-max-bandwidth": 1})  # all of what follows happens in its rounds
+    moving = in_its_rounds(scene)
+    (relocation,) = [row["relocation"] for row in scene.a.relocctl("status").result]
+    for host in (scene.a, scene.b):
+        for verb in ("destroy", "shutdown", "pause", "unpause", "reboot"):
+            reply = host.relocctl(verb, "guest", check=False)
+            assert reply.exit_code == 2, f"{verb} on {host.host.name}"
+            assert "being relocated" in reply.stderr
+    scene.a.relocctl("cancel", relocation)
+    code, outcome = moving.finish()
+    assert (code, outcome["outcome"]) == (11, "failed")
+    reload(scene.a, SLOW)
+    assert scene.stat().follows(before)
+    nothing_left(scene.b)
 
 
 def test_a_guest_that_powers_off_ends_the_relocation_and_is_gone(scene: Scene, before: MemCheck) -> None:
