@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -10,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from relocd.config import Config
-from relocd.drivers.aio import background
+from relocd.drivers.aio import awaited, background
 from relocd.drivers.base import DomainChanged, DriverPaths
 from relocd.drivers.qemu import lifecycle, logs
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
@@ -29,6 +30,9 @@ _QUIT_GRACE_S = 5.0
 
 _LAST_WORDS_S = 2.0
 """The end of the process is seen at once, what it said before only when it is read."""
+
+_RECONNECT_FIRST_S, _RECONNECT_LAST_S = 0.5, 30.0
+"""Pauses before a QEMU that does not answer is asked again: doubled from the first to the last."""
 
 _LOG_CHECK_S = 5.0
 _KIB = 1024
@@ -65,9 +69,9 @@ class QemuDriver:
     async def stop(self) -> None:
         if self._housekeeping.running:
             self._housekeeping.stop()
-        for domain in self._domains.values():
+        domains, self._domains = self._domains, {}
+        for domain in domains.values():
             await domain.let_go()
-        self._domains.clear()
         await self._plant.close()
 
     async def _take_up(self, record: Record) -> None:
@@ -76,11 +80,39 @@ class QemuDriver:
             await self._plant.remove(record, logs_too=False)
             self._tell(record.uuid, None, "its QEMU ended while relocd was not running")
             return
+        await self._accept(domain)
+
+    async def _accept(self, domain: Domain) -> None:
+        """Go on with a domain as it was found."""
         if domain.role is Role.INCOMING and domain.guest is DomainState.RUNNING:
             await domain.assign(Role.OWN)  # only Incoming.resume lets an incoming guest run
         self._register(domain)
         if domain.role is Role.OWN:
             await self._settle(domain)
+
+    async def _reconnect(self, domain: Domain) -> None:
+        """The connection to a QEMU is lost: if that has not ended, take it up anew, as a new daemon would."""
+        pause_s = _RECONNECT_FIRST_S
+        while True:
+            await awaited(asyncio.sleep(pause_s))
+            pause_s = min(pause_s * 2, _RECONNECT_LAST_S)
+            if not self._is_here(domain):
+                return
+            successor = await self._plant.adopt(domain.record)
+            if successor is None:
+                return  # its end has been noticed, too
+            if self._is_here(domain) and not successor.monitor.gone.fired:
+                break
+            await successor.let_go()
+        domain.process.let_go()
+        self.log.warn("domain {name}: its QEMU answers again", name=domain.config.name)
+        await self._accept(successor)
+        if successor.state is not domain.state:
+            self._tell(successor.uuid, successor.state, "found when its QEMU answered again")
+
+    def _is_here(self, domain: Domain) -> bool:
+        ending = domain.doomed or domain.removed or domain.process.ended.fired
+        return self._domains.get(domain.uuid) is domain and not ending
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -194,6 +226,8 @@ class QemuDriver:
         what = f"after the end of domain {domain.config.name}"
         domain.on_end = lambda: background(self._guest_ended(domain), what)
         domain.process.ended.then(lambda: background(self._ended(domain), what) and None)
+        lost = f"reconnecting to domain {domain.config.name}"
+        domain.monitor.gone.then(lambda: background(self._reconnect(domain), lost) and None)
 
     async def _ended(self, domain: Domain) -> None:
         """QEMU has ended; if nobody asked for it, tell everyone, whatever the clearing up comes to."""
