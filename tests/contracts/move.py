@@ -26,6 +26,9 @@ class Move:
         self._threads: list[threading.Thread] = []
         self._flows = threading.Event()
         self._flows.set()
+        self._lock = threading.Lock()
+        self._absorbing = False
+        self._absorbed: list[tuple[socket.socket, bytes]] = []
         self._steps: dict[str, Callable[[], None]] = {
             "prepared": self._prepare,
             "started": self._start,
@@ -62,12 +65,23 @@ class Move:
         self.incoming = call(self.target.driver.incoming, self.config)
 
     def hold(self) -> Move:
-        """The carriers take what they are given and pass nothing on."""
+        """The carriers take no more and pass nothing on, so that the source gets stuck."""
         self._flows.clear()
         return self
 
+    def absorb(self) -> None:
+        """The carriers take all that they are given and pass nothing on."""
+        with self._lock:
+            self._absorbing = True
+
     def go_on(self) -> None:
         """They pass on what they hold, and go on."""
+        with self._lock:
+            self._absorbing = False
+            absorbed, self._absorbed = self._absorbed, []
+            with contextlib.suppress(OSError):
+                for destination, data in absorbed:
+                    destination.sendall(data)
         self._flows.set()
 
     def cut(self) -> None:
@@ -115,6 +129,13 @@ class Move:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self._flows.wait()
-                destination.sendall(data)
+                self._pass_on(destination, data)
         with contextlib.suppress(OSError):
             destination.shutdown(socket.SHUT_WR)
+
+    def _pass_on(self, destination: socket.socket, data: bytes) -> None:
+        with self._lock:
+            if self._absorbing:
+                self._absorbed.append((destination, data))
+                return
+        destination.sendall(data)

@@ -172,7 +172,7 @@ def steal(rig: QemuRig, config: DomainConfig) -> DomainConfig:
 def wait_unlocked(config: DomainConfig) -> None:
     """Until the source's QEMU has given up its locks."""
     (disk,) = config.disks
-    for _ in range(100_000):
+    for _ in range(5000):
         if not blocker(disk, NOBODY):
             return
     raise AssertionError("the source keeps its lock")
@@ -184,7 +184,7 @@ def wait_unlocked(config: DomainConfig) -> None:
 def test_a_disk_that_somebody_took_on_the_way_is_told_before_the_commit(rig: QemuRig, paused: bool) -> None:
     config = run(rig.a.driver.create(rig.config(), paused=paused)).config
     move = Move(rig.a, rig.b, config).to("paused")
-    move.hold()
+    move.absorb()
     run(move.outgoing.switch_over())
     wait_unlocked(config)  # all is sent, the target has not seen the end of it
     thief = steal(rig, config)
