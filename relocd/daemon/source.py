@@ -386,9 +386,12 @@ class SourceRelocation(Runner[SourceEffect]):
         await self._end(Mark.ABORTED, self.report.ended(kind, self._reason()))
 
     async def _end(self, mark: Mark, outcome: dict[str, object]) -> None:
-        """Tell those who wait, then have the end on disk: an open record would be acted on after a restart."""
-        self.report.finish()
-        await self._mark_surely(mark, outcome)
+        """Have the end on disk: an open record is acted on after a restart. Nobody waits for a full disk."""
+        try:
+            await self._mark(mark, outcome)
+        except JournalError:
+            self.report.finish()
+            await self._mark_surely(mark, outcome)
 
     async def _finish(self) -> None:
         for timer in (self._timer, self._unknown_timer):
@@ -396,6 +399,7 @@ class SourceRelocation(Runner[SourceEffect]):
                 timer.cancel()
         self.on_finish(self)
         self._leave()
+        self.report.finish()
 
     # -- small things ----------------------------------------------------------------------------------------------
 
