@@ -154,6 +154,8 @@ class Carrier:
             except ProtocolError as error:
                 self._died(str(error))
                 return
+            if isinstance(event, CarrierFailed):
+                self._forget()  # it has said why it ends; that its socket ends too is no second reason
             self._on_event(event)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's form
