@@ -51,7 +51,7 @@ from relocd.wire.messages import (
     Switchover,
 )
 
-#: How long a carrier's complaint waits for the peer's own explanation, which is the better one, in seconds.
+#: How long a complaint about lanes waits for the peer's own explanation, which is the better one, in seconds.
 EXPLANATION_WAIT_S = 0.3
 
 #: How often progress is measured and told, in seconds.
@@ -155,7 +155,11 @@ class SourceRelocation(Runner[SourceEffect]):
         dialogue.listen(self._message, self._link_lost)
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         self._ticker.start(TICK_S, now=False)
-        await self._open_lanes(Peer(dialogue.peer, self.peer.port), accept, timeout_s)
+        try:
+            await self._open_lanes(Peer(dialogue.peer, self.peer.port), accept, timeout_s)
+        except (PeerUnreachable, ProtocolError):
+            await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
+            raise
         self._lanes_open = True
         self._stream_when_ready()
 
@@ -348,6 +352,9 @@ class SourceRelocation(Runner[SourceEffect]):
 
     async def _ask_once(self) -> None:
         decision, dialogue = await self._inquire()
+        if self.handover.state is not SourceState.COMMITTED:
+            dialogue.close()  # the target has asked meanwhile, and all is said
+            return
         self.attach(dialogue)
         meaning = {
             Decision.OWNED: SourceEvent.TARGET_RESUMED,

@@ -287,6 +287,9 @@ class TargetRelocation(Runner[TargetEffect]):
 
     async def _ask_once(self) -> None:
         decision, dialogue = await self._inquire()
+        if self.handover.state is not TargetState.PREPARED:
+            dialogue.close()  # the source has asked meanwhile, and all is said
+            return
         if decision in (Decision.COMMITTED, Decision.UNDECIDED):
             self.attach(dialogue)
         else:
@@ -294,7 +297,7 @@ class TargetRelocation(Runner[TargetEffect]):
         if decision is Decision.COMMITTED:
             self._event(TargetEvent.SOURCE_COMMITTED)
         elif decision is Decision.ABORTED:
-            self._event(TargetEvent.SOURCE_ABORTED)
+            self._source_aborted("it had not decided when the connection was lost")
 
     async def _write_owned(self) -> None:
         try:
