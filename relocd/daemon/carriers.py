@@ -143,6 +143,8 @@ class Carrier:
                 datagram = self._socket.recv(DATAGRAM_BYTES_MAX)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # killed while a command was on its way to it
+                datagram = b""
             except OSError as error:
                 self._died(str(error))
                 return

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from attrs import evolve
 from twisted.internet.defer import DeferredLock
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from relocd.daemon.background import background
@@ -22,6 +23,9 @@ from relocd.errors import RelocdError
 from relocd.handover.machine import Failure
 from relocd.handover.record import Mark, Record
 from relocd.wire.messages import Decision, Inquire, Message, Standing
+
+#: How long a complaint about lanes or stream waits for the peer's own explanation, the better one, in seconds.
+EXPLANATION_WAIT_S = 0.3
 
 EffectT = TypeVar("EffectT", bound=enum.StrEnum)
 DoneT_co = TypeVar("DoneT_co", bound=enum.StrEnum, covariant=True)
@@ -108,6 +112,14 @@ class Runner(ABC, Generic[EffectT]):
     def _spawn(self, work: Awaitable[None], what: str) -> None:
         """Do something beside the effects; its failure is the relocation's."""
         background(self._guard(work), f"relocation {self.id}: {what}")
+
+    async def _patient(self, work: Awaitable[None]) -> None:
+        """What breaks with lanes or stream is often the echo of a failure elsewhere, whose reason is on its way."""
+        try:
+            await work
+        except RelocdError:
+            await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
+            raise
 
     def _fail(self, failure: Failure) -> None:
         effects = self.handover.fail(failure)

@@ -17,7 +17,7 @@ from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.report import Ending, Report
-from relocd.daemon.runner import Runner
+from relocd.daemon.runner import EXPLANATION_WAIT_S, Runner
 from relocd.errors import (
     DriverError,
     JournalError,
@@ -50,9 +50,6 @@ from relocd.wire.messages import (
     Resumed,
     Switchover,
 )
-
-#: How long a complaint about lanes waits for the peer's own explanation, which is the better one, in seconds.
-EXPLANATION_WAIT_S = 0.3
 
 #: How often progress is measured and told, in seconds.
 TICK_S = 0.5
@@ -155,11 +152,7 @@ class SourceRelocation(Runner[SourceEffect]):
         dialogue.listen(self._message, self._link_lost)
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         self._ticker.start(TICK_S, now=False)
-        try:
-            await self._open_lanes(Peer(dialogue.peer, self.peer.port), accept, timeout_s)
-        except (PeerUnreachable, ProtocolError):
-            await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
-            raise
+        await self._patient(self._open_lanes(Peer(dialogue.peer, self.peer.port), accept, timeout_s))
         self._lanes_open = True
         self._stream_when_ready()
 
@@ -261,7 +254,6 @@ class SourceRelocation(Runner[SourceEffect]):
         self.report.carried(counters.wire_bytes, counters.stream_bytes, counters.pages, counters.zero_pages)
 
     async def _fail_late(self, failure: Failure) -> None:
-        """A broken lane is often the echo of a failure at the peer, whose reason is on its way."""
         await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
         self._fail(failure)
 
@@ -281,8 +273,8 @@ class SourceRelocation(Runner[SourceEffect]):
             self._working_carrier().stream(stream)
         finally:
             stream.close()
-        self._spawn(self._watch_paused(), "watching for the pause")
-        self._spawn(self._watch_finished(), "watching for the end")
+        self._spawn(self._patient(self._watch_paused()), "watching for the pause")
+        self._spawn(self._patient(self._watch_finished()), "watching for the end")
 
     async def _watch_paused(self) -> None:
         await self._outgoing.paused()

@@ -27,7 +27,7 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 def source(directory: Path) -> Iterator[Daemon]:
     """A daemon with the domain."""
-    daemon = Daemon(directory / "source", switchover_timeout_s=2.0)
+    daemon = Daemon(directory / "source", switchover_timeout_s=10.0)
     daemon.client.call("create", config=DOMAIN_FILE, source="web.cfg")
     yield daemon
     daemon.stop()
@@ -101,7 +101,8 @@ def test_the_sources_hypervisor_fails(source: Daemon, target: Daemon, step: Step
     assert outcome["outcome"] == "failed"
     assert outcome["error"]
     at_home(source, target)
-    assert source.migrate(target.port)["outcome"] == "completed", "the next attempt must not suffer"
+    again = source.migrate(target.port)
+    assert again["outcome"] == "completed", f"the next attempt must not suffer: {again}"
 
 
 @pytest.mark.parametrize("step", [Step.PREPARE, Step.LOAD])
