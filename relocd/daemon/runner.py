@@ -121,6 +121,10 @@ class Runner(ABC, Generic[EffectT]):
             await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
             raise
 
+    async def _fail_late(self, failure: Failure) -> None:
+        await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
+        self._fail(failure)
+
     def _fail(self, failure: Failure) -> None:
         effects = self.handover.fail(failure)
         if effects is not None:

@@ -17,7 +17,7 @@ from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.report import Ending, Report
-from relocd.daemon.runner import EXPLANATION_WAIT_S, Runner
+from relocd.daemon.runner import Runner
 from relocd.errors import (
     DriverError,
     JournalError,
@@ -133,6 +133,9 @@ class SourceRelocation(Runner[SourceEffect]):
         self.report.phase("connect")
         self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
         dialogue = self._dialogue = await connect(self._context.reactor, self.peer, timeout_s)
+        if self.handover.state is not SourceState.OPENING:
+            dialogue.close()
+            return
         theirs = await greet(dialogue, self._context.hello(), timeout_s)
         self.report.phase("preflight")
         accept = await self._propose(dialogue, timeout_s)
@@ -149,6 +152,8 @@ class SourceRelocation(Runner[SourceEffect]):
             began_s=time.time(),
         )
         await self._context.journal.write(self._record)
+        if self.handover.state is not SourceState.OPENING:
+            return
         dialogue.listen(self._message, self._link_lost)
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         self._ticker.start(TICK_S, now=False)
@@ -252,10 +257,6 @@ class SourceRelocation(Runner[SourceEffect]):
 
     def _carried(self, counters: CarrierProgress) -> None:
         self.report.carried(counters.wire_bytes, counters.stream_bytes, counters.pages, counters.zero_pages)
-
-    async def _fail_late(self, failure: Failure) -> None:
-        await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
-        self._fail(failure)
 
     def _event(self, event: SourceEvent) -> None:
         self._take(self.handover.handle(event))
