@@ -248,10 +248,10 @@ class Relocations:
     async def stop(self) -> None:
         """End what is not decided: those domains stay where they are. The rest is seen through at the next start."""
         why = Failure("cancelled", "relocd is being stopped", "Start it again and repeat the relocation.")
-        undecided = [source for source in self._sources.values() if source.cancel(why)]
-        for target in list(self._targets.values()):
-            target.cancel(why)
+        undecided = [source for source in list(self._sources.values()) if source.cancel(why)]
+        unprepared = [target for target in list(self._targets.values()) if target.cancel(why)]
         await DeferredList([source.done for source in undecided])
+        await DeferredList([target.ended for target in unprepared])
 
     def _domain_changed(self, change: DomainChanged) -> None:
         if change.state is not None:

@@ -53,6 +53,7 @@ class TargetRelocation(Runner[TargetEffect]):
     def __init__(self, context: Context, record: Record, on_end: Callable[[TargetRelocation], None]) -> None:
         super().__init__(context, record.relocation, record)
         self.handover = TargetHandover()
+        self.ended: Deferred[None] = Deferred()
         self._on_end = on_end
         self._incoming = context.driver.incoming(record.domain)
         self._lanes: dict[int, socket.socket] = {}
@@ -143,10 +144,16 @@ class TargetRelocation(Runner[TargetEffect]):
             self.handover = TargetHandover(TargetState.PREPARED)
             self._event(TargetEvent.LINK_LOST)
 
-    def cancel(self, why: Failure) -> None:
-        """Give up what the source has not been told to be prepared."""
-        if self.handover.state in (TargetState.RESERVED, TargetState.RECEIVING, TargetState.CHECKING):
+    def cancel(self, why: Failure) -> bool:
+        """Give up what the source has not been told to be prepared; says whether it was so. ``ended`` then fires."""
+        unprepared = self.handover.state in (
+            TargetState.RESERVED,
+            TargetState.RECEIVING,
+            TargetState.CHECKING,
+        )
+        if unprepared:
             self._fail(why)
+        return unprepared
 
     def wants_lane(self, number: int, token: str) -> bool:
         """Is a lane of this number still missing, and does the peer know the token?"""
@@ -369,6 +376,7 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._dialogue is not None:
             self._dialogue.close()
         self._on_end(self)
+        self.ended.callback(None)
 
     # -- small things ----------------------------------------------------------------------------------------------
 
