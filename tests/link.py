@@ -130,9 +130,7 @@ class Wire:
 
     def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         try:
-            while data := source.recv(65536):
-                if self._is_held(source, target):
-                    self._go_on.wait()
+            while data := self._take(source, target):
                 at = data.find(self._message) if self._awaited(answers) else -1
                 if not _sent(target, self._strike(data, at, source, target) if at >= 0 else data):
                     return  # nobody takes it; what they said before may still be on its way
@@ -140,6 +138,13 @@ class Wire:
             _shut(target)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+    def _take(self, source: socket.socket, target: socket.socket) -> bytes:
+        """What comes next, or the end; it waits here while the wire is held."""
+        data = source.recv(65536)
+        if self._is_held(source, target):
+            self._go_on.wait()
+        return data
 
     def _awaited(self, answers: bool) -> bool:
         return bool(self._message) and not self._seen.is_set() and (answers or not self._answer)

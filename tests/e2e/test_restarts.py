@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from attrs import frozen
 
+from tests.e2e.faults import HOME, LOST, MOVED, NO_DAEMON
 from tests.e2e.judge import Judge
 from tests.e2e.staging import GUEST, WAIT_S, Result, Stage, settle, stage_of, stock, wire_of
 from tests.scene import Scene
@@ -30,17 +31,19 @@ class Restart:
     said: str
 
 
+STOPPED, PEER_STOPPED = "^relocd is being stopped", r"^[0-9.]+: relocd is being stopped"
+
 RESTARTS = (
-    Restart("hello, answered", SOURCE_FIRST, "", 0, ""),
-    Restart("propose", TARGET_FIRST, "", 0, ""),
-    Restart("accept", AT_ONCE, "", 0, ""),
-    Restart("lane", TARGET_FIRST, "", 0, ""),
-    Restart("boot files", SOURCE_FIRST, "", 0, ""),
-    Restart("receiving", AT_ONCE, "", 0, ""),
-    Restart("switchover", TARGET_FIRST, "", 0, ""),
-    Restart("prepared", AT_ONCE, "", 0, ""),
-    Restart("commit", SOURCE_FIRST, "", 0, ""),
-    Restart("resumed", TARGET_FIRST, "", 0, ""),
+    Restart("hello, answered", SOURCE_FIRST, HOME, 11, STOPPED),
+    Restart("propose", TARGET_FIRST, HOME, 6, LOST),
+    Restart("accept", AT_ONCE, HOME, 11, STOPPED),
+    Restart("lane", TARGET_FIRST, HOME, 11, PEER_STOPPED),
+    Restart("boot files", SOURCE_FIRST, HOME, 11, STOPPED),
+    Restart("receiving", TARGET_FIRST, HOME, 11, PEER_STOPPED),
+    Restart("switchover", SOURCE_FIRST, HOME, 11, STOPPED),
+    Restart("prepared", AT_ONCE, HOME, 11, STOPPED),
+    Restart("commit", SOURCE_FIRST, MOVED, 12, NO_DAEMON),
+    Restart("resumed", TARGET_FIRST, MOVED, 0, ""),
 )
 
 
@@ -57,7 +60,6 @@ def test_both_daemons_are_restarted(scene: Scene, restart: Restart) -> None:
     stage = stage_of(scene)
     judge = Judge(stage)
     ending = judge.ending(_run(stage, restart))
-    print(ending)
     assert (ending.place, ending.exit_code) == (restart.place, restart.exit_code)
     assert re.search(restart.said, ending.said)
 
