@@ -24,7 +24,7 @@ STEPS: dict[str, str | bytes] = {
     "resumed": "(resumed)",
 }
 ANSWERS = frozenset({"hello, answered"})
-#: The target has no reservation before it has the proposal; nothing is on the source's disk before it has the answer.
+#: The target has no reservation before it has the proposal.
 _GREETING = ("hello", "hello, answered")
 _UNRECORDED = (*_GREETING, "propose")
 _DECIDED = ("commit", "resumed")
@@ -73,7 +73,7 @@ def expected(step: str, fault: str) -> Ending:
         code, marks, said = 0, ("done", "owned"), ""  # it ran there, and what killed it was no relocation
     else:
         code, said = _failure(step, fault)
-        marks = _source_mark(step, fault), _target_mark(step, fault)
+        marks = ("aborted", _target_mark(step, fault))
     if fault == "source daemon":
         code, said = 12, NO_DAEMON
     return Ending(place, code, *marks, said)
@@ -104,12 +104,6 @@ def _failure(step: str, fault: str) -> tuple[int, str]:
         case _:
             greeted = step not in _GREETING or (step, fault) == ("hello, answered", "closed after")
             return 6, LOST if greeted else NO_WORD
-
-
-def _source_mark(step: str, fault: str) -> str:
-    if step == "accept":
-        return "aborted" if fault.startswith("target Q") or fault.endswith(("after", "t carrier")) else ""
-    return "" if step in _UNRECORDED else "aborted"
 
 
 def _target_mark(step: str, fault: str) -> str:
