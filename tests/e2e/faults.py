@@ -70,7 +70,7 @@ def expected(step: str, fault: str) -> Ending:
     """What must come of ``fault`` while ``step`` was on its way."""
     place = _place(step, fault)
     if place == MOVED or (step, fault) == ("resumed", "target QEMU"):
-        code, marks, said = 0, ("done", "owned"), ""  # it ran there, and what killed it was no relocation
+        code, marks, said = 0, ("done", "arrived"), ""  # it ran there, and what killed it was no relocation
     else:
         code, said = _failure(step, fault)
         marks = ("aborted", _target_mark(step, fault))

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from attrs import frozen
 
-from tests.e2e.faults import HOME, LOST, MOVED, NO_DAEMON
+from tests.e2e.faults import HOME, LOST, MOVED
 from tests.e2e.judge import Judge
 from tests.e2e.staging import GUEST, WAIT_S, Result, Stage, settle, stage_of, stock, wire_of
 from tests.scene import Scene
@@ -33,6 +33,8 @@ class Restart:
 
 STOPPED, PEER_STOPPED = "^relocd is being stopped", r"^[0-9.]+: relocd is being stopped"
 
+UNCONFIRMED = "^the hand-over is decided and the target has not confirmed it"
+
 RESTARTS = (
     Restart("hello, answered", SOURCE_FIRST, HOME, 11, STOPPED),
     Restart("propose", TARGET_FIRST, HOME, 6, LOST),
@@ -42,7 +44,7 @@ RESTARTS = (
     Restart("receiving", TARGET_FIRST, HOME, 11, PEER_STOPPED),
     Restart("switchover", SOURCE_FIRST, HOME, 11, STOPPED),
     Restart("prepared", AT_ONCE, HOME, 11, STOPPED),
-    Restart("commit", SOURCE_FIRST, MOVED, 12, NO_DAEMON),
+    Restart("commit", SOURCE_FIRST, MOVED, 12, UNCONFIRMED),
     Restart("resumed", TARGET_FIRST, MOVED, 0, ""),
 )
 
