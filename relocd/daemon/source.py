@@ -21,7 +21,7 @@ from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record
 from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
 from relocd.handover.timeline import MomentKind
-from relocd.model import OutcomeKind
+from relocd.model import DomainState, OutcomeKind
 from relocd.preflight.result import Check
 from relocd.wire.messages import (
     Abort,
@@ -93,7 +93,9 @@ class SourceRelocation(Runner[SourceEffect]):
         why = Failure("internal", "relocd was restarted before the relocation was decided")
         if told.get("error"):
             why = Failure(str(told.get("code")), str(told["error"]), str(told.get("hint") or ""))
-        effects = self.handover.recover(self._record.mark)
+        domain = self._context.driver.get(self.domain.uuid)
+        at_home = domain is not None and domain.state in (DomainState.RUNNING, DomainState.PAUSED)
+        effects = self.handover.recover(self._record.mark, at_home=at_home)
         if self.handover.state is SourceState.UNDOING:
             self.handover.failure = why
             self._note_failure(why)

@@ -138,9 +138,13 @@ class SourceHandover:
         """Take an event; see Machine.handle."""
         return self._machine.handle(event)
 
-    def recover(self, mark: Mark) -> tuple[SourceEffect, ...]:
-        """Go on from what a former daemon left on disk; ``mark`` is not final."""
-        begin = SOURCE_RECOVERY[mark]
+    def recover(self, mark: Mark, *, at_home: bool) -> tuple[SourceEffect, ...]:
+        """Go on from what a former daemon left on disk; ``mark`` is not final.
+
+        ``at_home``: the domain is here and not on its way out. Then it was not committed, even if the disk says so: a
+        write that was reported as failed can be there all the same.
+        """
+        begin = SOURCE_RECOVERY[Mark.UNDOING if at_home else mark]
         self._machine.state = begin.state
         return begin.effects
 

@@ -15,6 +15,7 @@ from relocd.config import Config
 from relocd.daemon.service import Places, Service
 from relocd.drivers.memory import Host, host_at
 from relocd.handover.record import Mark
+from tests.disk import FILLER, fill
 from tests.reactor import call, run
 
 DOMAIN = UUID("11111111-2222-4333-8444-555555555555")
@@ -86,6 +87,14 @@ class Daemon:
         """Change settings while it runs."""
         self.config = evolve(self.config, **changes)
         call(setattr, self.service._context, "config", self.config)
+
+    def fill_disk(self) -> None:
+        """Leave no room on the file system of the state directory."""
+        fill(self.places.state_dir)
+
+    def empty_disk(self) -> None:
+        """The opposite of fill_disk."""
+        (self.places.state_dir / FILLER).unlink(missing_ok=True)
 
     def break_journal(self) -> None:
         """From now on every write to the journal fails, as on a full disk."""

@@ -127,10 +127,16 @@ def test_a_target_that_lost_its_copy_changes_nothing_by_itself() -> None:
     assert machine.state is SourceState.COMMITTED
 
 
+def test_a_domain_that_is_at_home_was_not_committed_whatever_the_disk_says() -> None:
+    machine = SourceHandover()
+    assert machine.recover(Mark.COMMITTED, at_home=True) == (SourceEffect.BRING_BACK,)
+    assert machine.state is SourceState.UNDOING
+
+
 @pytest.mark.parametrize("mark", [mark for mark in Mark if not mark.final and mark is not Mark.OWNED])
 def test_every_open_mark_is_gone_on_from_after_a_restart(mark: Mark) -> None:
     machine = SourceHandover()
-    assert machine.recover(mark)
+    assert machine.recover(mark, at_home=False)
     assert machine.state in (SourceState.UNDOING, SourceState.COMMITTED)
 
 

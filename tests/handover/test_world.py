@@ -60,6 +60,10 @@ def _next_write_fails(world: World) -> None:
     world.journal_fails = True
 
 
+def _next_write_fails_and_is_there(world: World) -> None:
+    world.journal_lies = True
+
+
 def _both_crash(world: World) -> None:
     world.crash_source()
     world.crash_target()
@@ -70,6 +74,7 @@ FAULTS: dict[str, Callable[[World], None]] = {
     "source fails": World.source_fails,
     "target's copy dies": World.target_copy_dies,
     "journal write fails": _next_write_fails,
+    "journal write fails and is there": _next_write_fails_and_is_there,
     "source crashes": World.crash_source,
     "target crashes": World.crash_target,
     "both crash": _both_crash,
@@ -155,7 +160,16 @@ TestTwoHosts.settings = settings(max_examples=RUNS, stateful_step_count=20, dead
 
 
 @pytest.mark.parametrize("second", sorted(FAULTS))
-@pytest.mark.parametrize("first", ["resume fails", "target crashes", "source crashes", "journal write fails"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "resume fails",
+        "target crashes",
+        "source crashes",
+        "journal write fails",
+        "journal write fails and is there",
+    ],
+)
 def test_two_faults_one_soon_after_the_other_are_survived(first: str, second: str) -> None:
     """Systematically: the first one after every move of a faultless run, the second up to six moves later."""
     for moves_before in range(26):

@@ -33,7 +33,7 @@ class World:
         self.source_mark = self.target_mark = Mark.BEGUN
         self.target_loaded = False
         self.streaming = self.switched = False
-        self.journal_fails = self.resume_fails = False
+        self.journal_fails = self.journal_lies = self.resume_fails = False
         self.link, self.closing = True, False
         self.to_source: deque[str] = deque()
         self.to_target: deque[str] = deque()
@@ -124,7 +124,11 @@ class World:
         return before
 
     def _write_committed(self) -> None:
-        if self.journal_fails:
+        if self.journal_lies:
+            self.journal_lies = False
+            self.source_mark = Mark.COMMITTED  # on disk, though the write was reported as failed
+            self.source_event(SourceEvent.COMMIT_NOT_WRITTEN)
+        elif self.journal_fails:
             self.journal_fails = False
             self.source_event(SourceEvent.COMMIT_NOT_WRITTEN)
         else:
@@ -341,7 +345,8 @@ class World:
         self.source_up = True
         if not self.source_mark.final:
             self.source = SourceHandover()
-            self.source_todo.extend(self.source.recover(self.source_mark))
+            at_home = self.source_copy == "running"
+            self.source_todo.extend(self.source.recover(self.source_mark, at_home=at_home))
 
     def restart_target(self) -> None:
         """Start again from the journal."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -14,33 +11,10 @@ from attrs import evolve
 
 from relocd.errors import JournalError
 from relocd.handover.record import Mark
+from tests.disk import fill, small_disk
 from tests.journal.test_store import RECORD, find, open_journal, write
 
 pytestmark = pytest.mark.netns
-
-
-@contextlib.contextmanager
-def small_disk(mount_point: Path, size_kib: int = 512) -> Iterator[Path]:
-    """A file system with little room, mounted for as long as the context lasts."""
-    mount_point.mkdir()
-    options = f"size={size_kib}k,mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "relocd-test", str(mount_point)], check=True)
-    try:
-        yield mount_point
-    finally:
-        subprocess.run(["umount", "--lazy", str(mount_point)], check=True)
-
-
-def fill(directory: Path) -> Path:
-    """Take all the room that is left; removing the file gives it back."""
-    path = directory / "filler"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    with contextlib.suppress(OSError):  # no space left on device, some time
-        while True:
-            os.write(descriptor, bytes(4096))
-    os.close(descriptor)
-    assert os.statvfs(directory).f_bavail == 0
-    return path
 
 
 @pytest.fixture
