@@ -26,6 +26,9 @@ from relocd.handover.timeline import MomentKind, Timeline
 from relocd.model import DomainConfig
 from relocd.wire.messages import Decision, Inquire, Message, Standing
 
+#: How long a complaint about lanes or stream waits for the peer's own explanation, the better one, in seconds.
+EXPLANATION_WAIT_S = 0.3
+
 EffectT = TypeVar("EffectT", bound=enum.StrEnum)
 DoneT_co = TypeVar("DoneT_co", bound=enum.StrEnum, covariant=True)
 
@@ -165,6 +168,18 @@ class Runner(ABC, Generic[EffectT]):
         """Do something beside the effects; its failure is the relocation's."""
         background(self._guard(work), f"relocation {self.id}: {what}")
 
+    async def _fail_late(self, failure: Failure) -> None:
+        await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
+        self._fail(failure)
+
+    async def _patient(self, work: Awaitable[None]) -> None:
+        """What breaks with lanes or stream is often the echo of a failure elsewhere, whose reason is on its way."""
+        try:
+            await work
+        except RelocdError:
+            await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
+            raise
+
     def _fail(self, failure: Failure) -> None:
         effects = self.handover.fail(failure)
         if effects is not None:
@@ -229,7 +244,7 @@ class Runner(ABC, Generic[EffectT]):
             self._note_word(None, str(error))
             raise
         self._note_word(decision)
-        if decision in (Decision.PREPARED, Decision.COMMITTED, Decision.UNDECIDED):
+        if self.waiting and decision in (Decision.PREPARED, Decision.COMMITTED, Decision.UNDECIDED):
             self.attach(dialogue)
         else:
             dialogue.close()
