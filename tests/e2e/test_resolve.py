@@ -1,4 +1,4 @@
-"""A host dies for good between decision and confirmation, on real guests: what an operator sees and can do."""
+"""A host dies for good between the decision and its confirmation, on real guests: what an operator can do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_target_is_gone_and_the_source_takes_its_domain_back(scene: Scene, p
     assert refused.exit_code == 2
     assert "settle this by themselves" in refused.stderr
     die(scene.b)
-    wire.close()
+    wire.cut()
 
     unsure = scene.a.relocctl("resolve", "guest", "--resume-here", check=False)
     assert unsure.exit_code == 2
@@ -73,13 +73,14 @@ def test_the_target_is_gone_and_the_source_takes_its_domain_back(scene: Scene, p
     assert [m["does"] for m in record["timeline"] if m["kind"] == "operator"] == ["resume-here"]
     scene.b.start()
     witness.runs_on_a()
+    wire.close()
 
 
 def test_the_source_is_gone_and_the_target_takes_the_domain(scene: Scene, place: Place) -> None:
     witness = Witness(scene)
     wire, moving = committed(scene, place)
     die(scene.a)
-    wire.close()
+    wire.cut()
     code, outcome = moving.finish()
     assert (code, outcome["outcome"]) == (12, "unknown")
 
@@ -90,3 +91,4 @@ def test_the_source_is_gone_and_the_target_takes_the_domain(scene: Scene, place:
     scene.a.start()
     wait_settled(scene.a)
     witness.runs_on_b()
+    wire.close()
