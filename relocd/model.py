@@ -141,12 +141,14 @@ class HypervisorFacts:
 class Progress:
     """Where an outgoing relocation stands, as the hypervisor counts it. Sizes in bytes, rates in bytes per second.
 
-    ``round`` is 1 during the first pass over memory. ``downtime_ms`` is set once the hypervisor reports it.
+    ``round`` is 1 during the first pass over memory. ``round_bytes`` is what remained when the round began, 0 where
+    that is not known. ``downtime_ms`` is set once the hypervisor reports it.
     """
 
     round: int = 0
     total_bytes: int = 0
     remaining_bytes: int = 0
+    round_bytes: int = 0
     dirty_rate_bytes_s: int = 0
     downtime_ms: int | None = None
 

@@ -129,16 +129,53 @@ SECTIONS = (
                 "max_bandwidth_bytes_s",
                 Whole(0, 1048576, "MiB/s", MIB),
                 "How much of the network one outgoing relocation may take, counted as bytes on the wire. "
-                "0 means no limit. A relocation that is held back takes longer, and may never catch up with a domain "
-                "that changes its memory faster than that.",
+                "0 means no limit; a command may ask for less, never for more. A relocation that is held back takes "
+                "longer, and may never catch up with a domain that changes its memory faster than that.",
+            ),
+            Key(
+                "xen-relocation-host-bandwidth",
+                "host_bandwidth_bytes_s",
+                Whole(0, 1048576, "MiB/s", MIB),
+                "How much of the network all outgoing relocations of this host may take together. They get equal "
+                "shares, and what one may not use by its own limit goes to the others. 0 means no limit.",
+            ),
+            Key(
+                "xen-relocation-downtime",
+                "downtime_ms",
+                Whole(1, 60000, "ms"),
+                "The pause to aim for at the end of a live relocation. Memory that the domain changes meanwhile is "
+                "sent again, round after round, until the rest fits into this time. It is an aim, not a promise.",
             ),
             Key(
                 "xen-relocation-max-downtime",
                 "max_downtime_ms",
                 Whole(1, 60000, "ms"),
-                "The pause to aim for at the end of a live relocation. Memory that the domain changes meanwhile is "
-                "sent again, round after round, until the rest fits into this time. Raise it for domains that change "
-                "so much memory that their relocations take many rounds. It is an aim, not a promise.",
+                "How far the aim may be raised, step by step, for a domain that changes its memory so fast that the "
+                "rounds do not get any smaller. A command may allow less, never more. Raise it for domains whose "
+                "relocations do not come to an end.",
+            ),
+            Key(
+                "xen-relocation-throttle",
+                "throttle",
+                Flag(),
+                "Whether a domain may be slowed down when its rounds do not get any smaller, though the pause to aim "
+                "for is at its maximum: its processors then get less and less time, down to a hundredth, until the "
+                "relocation ends. Without it a domain works at full speed up to the pause, and a relocation that "
+                "does not come to an end goes on until a limit or somebody ends it.",
+            ),
+            Key(
+                "xen-relocation-max-duration",
+                "max_duration_s",
+                Seconds(0, 604800),
+                "How long a relocation may take until it is decided. After that it is given up, and the domain goes "
+                "on here. 0 means no limit; a command may ask for less, never for more.",
+            ),
+            Key(
+                "xen-relocation-max-rounds",
+                "max_rounds",
+                Whole(0, 100000),
+                "How many rounds a live relocation may take. After the last one it ends with the longest pause "
+                "allowed if that is enough; if not it is given up, and the domain goes on here. 0 means no limit.",
             ),
         ),
     ),

@@ -47,10 +47,19 @@ class DomainChanged:
 class Outgoing(Protocol):
     """One domain on its way out. Whatever fails, ``cancel`` brings it back to what it was."""
 
-    async def start(self, *, live: bool, downtime_limit_ms: int) -> socket.socket:
+    async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
         """Begin to stream the domain and return this side's end of the stream (both directions, blocking mode).
 
         Not live: the domain is paused first. The caller owns the socket and must pass it on or close it.
+        ``may_throttle``: ``adjust`` may be asked to slow the guest down, which some hypervisors must know beforehand.
+        """
+
+    async def adjust(self, *, downtime_limit_ms: int, throttle_percent: int = 0) -> None:
+        """Change the pause to aim for, and how much of their time the guest's processors lose, while it streams.
+
+        Both hold from now on, for this relocation only. A hypervisor may need some seconds to take them up, and
+        gives the processors their time back when the stream ends, however it does. Nothing happens once the domain
+        is paused for the switchover, nor where the hypervisor cannot throttle.
         """
 
     async def progress(self) -> Progress:

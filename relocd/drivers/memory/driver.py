@@ -144,7 +144,7 @@ class MemoryOutgoing:
             return False
         return domain.was_paused if domain.role is Role.OUTGOING else not domain.guest.running
 
-    async def start(self, *, live: bool, downtime_limit_ms: int) -> socket.socket:
+    async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
         self._host.check(Step.START)
         domain = self._domain()
         if domain.role is not Role.OWN:
@@ -154,9 +154,18 @@ class MemoryOutgoing:
             domain.guest.pause()
         ours, theirs = socket.socketpair()
         domain.transfer = Transfer.outgoing(
-            domain.guest, theirs, live=live, check=lambda step: self._host.check(Step(step))
+            domain.guest,
+            theirs,
+            live=live,
+            downtime_limit_ms=downtime_limit_ms,
+            check=lambda step: self._host.check(Step(step)),
         )
         return ours
+
+    async def adjust(self, *, downtime_limit_ms: int, throttle_percent: int = 0) -> None:
+        transfer = self._transfer()
+        transfer.downtime_limit_ms = downtime_limit_ms
+        transfer.throttle_percent = throttle_percent
 
     async def progress(self) -> Progress:
         domain = self._domain()
@@ -164,6 +173,7 @@ class MemoryOutgoing:
             round=domain.transfer.round if domain.transfer else 0,
             total_bytes=len(domain.guest.versions) * PAGE_BYTES,
             remaining_bytes=len(domain.guest.dirty) * PAGE_BYTES,
+            round_bytes=domain.transfer.round_bytes if domain.transfer else 0,
         )
 
     async def paused(self) -> None:

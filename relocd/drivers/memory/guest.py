@@ -13,10 +13,14 @@ _PAGES_PER_MIB = 4  # enough to need more than one buffer of the stream, and sti
 
 @define
 class Guest:
-    """Memory, and a counter of milliseconds that stands still while the guest is paused."""
+    """Memory, and a counter of milliseconds that stands still while the guest is paused.
+
+    ``restless_ms``: its relocation goes on round after round until a pause of this length is allowed.
+    """
 
     versions: list[int]
     running: bool = False
+    restless_ms: int = 0
     dirty: set[int] = field(factory=set)
     _counted_ms: float = 0.0
     _since_s: float = 0.0

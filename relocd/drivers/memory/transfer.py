@@ -9,13 +9,14 @@ from typing import Any
 
 from relocd.drivers.aio import awaited
 from relocd.drivers.memory import stream
-from relocd.drivers.memory.guest import Guest
+from relocd.drivers.memory.guest import PAGE_BYTES, Guest
 from relocd.errors import DriverError
 
 ACTIVE, PAUSED, COMPLETED, FAILED = "active", "paused", "completed", "failed"
 
 _MAX_ROUNDS = 3
 _DIRTY_PAGES = 16  # what a running guest writes during a round
+_RESTLESS_ROUND_S = 0.02  # how long it takes to send what a restless guest has written
 
 Check = Callable[[str], None]
 
@@ -27,7 +28,10 @@ class Transfer:
         end.setblocking(False)
         self.status = ACTIVE
         self.round = 0
+        self.round_bytes = 0
         self.error = ""
+        self.downtime_limit_ms = 0
+        self.throttle_percent = 0
         self._end_reason = "it was cancelled"
         self._guest = guest
         self._socket = end
@@ -36,9 +40,12 @@ class Transfer:
         self._task: asyncio.Future[None] | None = None
 
     @classmethod
-    def outgoing(cls, guest: Guest, end: socket.socket, *, live: bool, check: Check) -> Transfer:
+    def outgoing(
+        cls, guest: Guest, end: socket.socket, *, live: bool, downtime_limit_ms: int, check: Check
+    ) -> Transfer:
         """Send ``guest`` into ``end``. ``check`` is called with "stream" and "finish", and may raise."""
         transfer = cls(guest, end)
+        transfer.downtime_limit_ms = downtime_limit_ms
         transfer._begin(lambda: transfer._send(live, check))
         return transfer
 
@@ -101,11 +108,14 @@ class Transfer:
         guest = self._guest
         await stream.send_header(self._write, guest)
         guest.dirty = set(range(len(guest.versions)))
-        while live and guest.running and self.round < _MAX_ROUNDS:
+        while live and guest.running and (self.round < _MAX_ROUNDS or not self._fits()):
             self.round += 1
+            self.round_bytes = len(guest.dirty) * PAGE_BYTES
             pages, guest.dirty = sorted(guest.dirty), set()
             await stream.send_pages(self._write, guest, pages)
             guest.work(_DIRTY_PAGES)
+            if not self._fits():
+                await asyncio.sleep(_RESTLESS_ROUND_S)
         check("stream")
         guest.pause()
         self._advance(PAUSED)
@@ -119,6 +129,11 @@ class Transfer:
         if answer != stream.LOADED:
             raise DriverError("the target did not load it")
         self._advance(COMPLETED)
+
+    def _fits(self) -> bool:
+        """Would what is left fit into the pause? A throttled guest writes less."""
+        needed_ms = self._guest.restless_ms * (100 - self.throttle_percent) / 100
+        return needed_ms <= self.downtime_limit_ms
 
     async def _receive(self, check: Check) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=self._socket)

@@ -9,13 +9,17 @@ xbzrle: lanes and zstd take their place, and they would change the stream.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from relocd.drivers.aio import awaited
 from relocd.drivers.qemu.qmp import Monitor, MonitorLost
 from relocd.drivers.qemu.sockets import stream_pair
+from relocd.errors import DriverError
 
 #: QEMU's MigrationStatus values after which nothing more comes.
 FINAL = frozenset({"completed", "failed", "cancelled"})
@@ -23,7 +27,12 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 IDLE = frozenset({"", "none"})
 
 SOURCE_CAPABILITIES = ("events", "return-path", "pause-before-switchover")
+#: Must be set before a migration begins; ``steering`` decides whether it does anything.
+AUTO_CONVERGE = "auto-converge"
 TARGET_CAPABILITIES = ("events", "return-path", "late-block-activate")
+
+#: How often what a round begins with is asked for, at most.
+_MEASURE_EVERY_S = 0.1
 
 
 class Migration:
@@ -32,6 +41,8 @@ class Migration:
     def __init__(self, monitor: Monitor, name: str) -> None:
         self.status = ""
         self.round = 0
+        self.round_bytes = 0
+        self._measured_s = 0.0
         self._monitor = monitor
         self._name = name
         self._waiting: list[tuple[frozenset[str], asyncio.Future[str]]] = []
@@ -45,7 +56,7 @@ class Migration:
     def forget(self) -> None:
         """A new attempt begins: what the former one ended with does not count."""
         self.status = ""
-        self.round = 0
+        self.round = self.round_bytes = 0
 
     async def until(self, *wanted: str) -> str:
         """Wait for one of the states wanted, for the end, or for ``interrupt``; return the state it is in then.
@@ -78,7 +89,21 @@ class Migration:
         if event == "MIGRATION":
             self._advance(str(data["status"]))
         elif event == "MIGRATION_PASS":
-            self.round = int(data["pass"])
+            self.round, self.round_bytes = int(data["pass"]), 0
+            self._measure_soon()
+
+    def _measure_soon(self) -> None:
+        """Ask what a round begins with, which QEMU's event does not tell. Rounds can be very short: not each of them."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._measured_s >= _MEASURE_EVERY_S:
+            self._measured_s = now_s
+            Deferred.fromCoroutine(self._measure(self.round))
+
+    async def _measure(self, number: int) -> None:
+        with contextlib.suppress(DriverError):  # whoever waits for the migration hears what is wrong
+            answer = await self._monitor.execute("query-migrate")
+            if self.round == number:
+                self.round_bytes = int(answer.get("ram", {}).get("remaining", 0))
 
     def _advance(self, status: str) -> None:
         self.status = status
@@ -96,9 +121,28 @@ class Migration:
                 future.set_exception(MonitorLost(self._name))
 
 
-async def prepare(monitor: Monitor, capabilities: tuple[str, ...]) -> None:
-    """Switch the capabilities on that both sides need."""
-    states = [{"capability": name, "state": True} for name in capabilities]
+def steering(downtime_limit_ms: int, throttle_percent: int) -> dict[str, object]:
+    """QEMU's parameters for a pause to aim for and a throttling, 0 for none.
+
+    With auto-converge QEMU throttles by itself, at the second look (one a second at most, between rounds) at which
+    the guest has dirtied more than the threshold, a percentage of what was sent, and more at every other look. Of 100 %
+    and 1 % it makes nearly nothing; to be told it may go to N % it takes at once.
+    """
+    return {
+        "downtime-limit": downtime_limit_ms,
+        "throttle-trigger-threshold": 1 if throttle_percent else 100,
+        "cpu-throttle-initial": throttle_percent or 1,
+        "cpu-throttle-increment": 99,
+        "max-cpu-throttle": throttle_percent or 1,
+    }
+
+
+async def prepare(
+    monitor: Monitor, capabilities: tuple[str, ...], switches: Mapping[str, bool] | None = None
+) -> None:
+    """Switch the capabilities on that both sides need, and others on or off."""
+    states: list[dict[str, object]] = [{"capability": name, "state": True} for name in capabilities]
+    states += [{"capability": name, "state": state} for name, state in (switches or {}).items()]
     await monitor.execute("migrate-set-capabilities", {"capabilities": states})
 
 

@@ -61,16 +61,22 @@ class QemuOutgoing:
             return domain.record.was_paused
         return domain.guest is DomainState.PAUSED
 
-    async def start(self, *, live: bool, downtime_limit_ms: int) -> socket.socket:
+    async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
         domain = self._domain()
         if domain.role is not Role.OWN or domain.guest not in (DomainState.RUNNING, DomainState.PAUSED):
             raise BadState(f"Domain '{domain.config.name}' is {domain.state} and cannot be relocated.")
         await domain.assign(Role.OUTGOING, was_paused=self.was_paused)
         try:
-            return await self._begin(domain, live, downtime_limit_ms)
+            return await self._begin(domain, live, downtime_limit_ms, may_throttle)
         except BaseException:
             await self.cancel()
             raise
+
+    async def adjust(self, *, downtime_limit_ms: int, throttle_percent: int = 0) -> None:
+        domain = self._domain()
+        if domain.migration.status not in migration.FINAL:
+            parameters = migration.steering(downtime_limit_ms, throttle_percent)
+            await domain.monitor.execute("migrate-set-parameters", parameters)
 
     async def progress(self) -> Progress:
         answer = await self._domain().monitor.execute("query-migrate")
@@ -79,6 +85,7 @@ class QemuOutgoing:
             round=self._domain().migration.round,
             total_bytes=memory.get("total", 0),
             remaining_bytes=memory.get("remaining", 0),
+            round_bytes=self._domain().migration.round_bytes,
             dirty_rate_bytes_s=memory.get("dirty-pages-rate", 0) * memory.get("page-size", 4096),
             downtime_ms=answer.get("downtime"),
         )
@@ -135,16 +142,19 @@ class QemuOutgoing:
             raise DriverError("the domain is gone")
         return domain
 
-    async def _begin(self, domain: Domain, live: bool, downtime_limit_ms: int) -> socket.socket:
+    async def _begin(
+        self, domain: Domain, live: bool, downtime_limit_ms: int, may_throttle: bool
+    ) -> socket.socket:
         monitor = domain.monitor
         if domain.record.was_paused and await domain.run_state() == _POSTMIGRATE:
             await _unstick(domain)
         domain.migration.forget()
-        await migration.prepare(monitor, migration.SOURCE_CAPABILITIES)
-        # The cap on the link is the carrier's: QEMU's own (128 MiB/s by default) would only slow it down.
-        await monitor.execute(
-            "migrate-set-parameters", {"max-bandwidth": 0, "downtime-limit": downtime_limit_ms}
+        await migration.prepare(
+            monitor, migration.SOURCE_CAPABILITIES, {migration.AUTO_CONVERGE: may_throttle}
         )
+        # The cap on the link is the carrier's: QEMU's own (128 MiB/s by default) would only slow it down.
+        parameters = {"max-bandwidth": 0} | migration.steering(downtime_limit_ms, 0)
+        await monitor.execute("migrate-set-parameters", parameters)
         if not live and domain.guest is DomainState.RUNNING:
             await domain.stop()
         stream = await migration.attach_stream(monitor, _STREAM)
