@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from relocd.cli.client import Client, DaemonError, JsonObject, NoAnswerError
 from relocd.cli.domainfile import DomainFile
@@ -44,6 +44,15 @@ class Preflight:
     passed: bool
     checks: tuple[Check, ...]
     reply: JsonObject
+
+
+@frozen
+class Limits:
+    """What a relocation may take, by the names of docs/control.md; None leaves it to the configuration."""
+
+    max_bandwidth_bytes_s: int | None = None
+    max_downtime_ms: int | None = None
+    max_duration_s: float | None = None
 
 
 @frozen
@@ -186,6 +195,7 @@ def migrate(
     *,
     live: bool,
     port: int | None = None,
+    limits: Limits | None = None,
     on_progress: Callable[[JsonObject], None] | None = None,
 ) -> Outcome:
     """Move a domain to ``host`` and return how that ended, failures and Ctrl-C included. Raises nothing."""
@@ -208,7 +218,15 @@ def migrate(
         )
 
     try:
-        reply = client.call("migrate", domain=reference, host=host, port=port, live=live, on_progress=note)
+        reply = client.call(
+            "migrate",
+            domain=reference,
+            host=host,
+            port=port,
+            live=live,
+            on_progress=note,
+            **asdict(limits or Limits()),
+        )
         return ended(reply, SUCCESS)
     except DaemonError as error:
         # Without an outcome in it, it is an answer to the request itself: nothing was begun.

@@ -62,6 +62,14 @@ class _Reading:
     step: str = ""
     numbers: str = ""
     eta: str = ""
+    _verdict: tuple[object, ...] = ()
+
+    def take_news(self, event: JsonObject) -> str:
+        """The verdict on the rounds, if it is another one than before and says that something is done."""
+        verdict = tuple(event.get(key) for key in ("verdict", "downtime_limit_ms", "throttle_percent"))
+        before, self._verdict = self._verdict, verdict
+        quiet = verdict == before or verdict[0] in (None, "continue")
+        return "" if quiet else printable(str(event.get("verdict_text") or ""))
 
     def take(self, event: JsonObject) -> None:
         self.percent = max(self.percent, min(100.0, _number(event, "percent")))
@@ -119,6 +127,8 @@ class BarView:
         """Move the bar."""
         now = self._reading
         now.take(event)
+        if news := now.take_news(event):
+            self._bar.console.print(news, markup=False)
         self._bar.update(self._task, completed=now.percent, step=now.step, numbers=now.numbers, eta=now.eta)
 
 
@@ -145,6 +155,8 @@ class LineView:
         """Print a line if there is a new step and the last line is a second old."""
         now = self._reading
         now.take(event)
+        if news := now.take_news(event):
+            print(f"{self.title}: {news}", file=self.stream, flush=True)
         moment = self.clock()
         if now.step == self._shown or (
             self._shown_at is not None and moment - self._shown_at < LINE_INTERVAL_S

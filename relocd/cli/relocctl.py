@@ -15,6 +15,7 @@ from relocd.cli import commands, console, domainfile, failures, records, render
 from relocd.cli.client import DEFAULT_SOCKET, SOCKET_VARIABLE, Client, JsonObject, socket_path
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS, plain_table
 from relocd.cli.progress import JsonView, View, view_for
+from relocd.cli.quantities import Rate
 from relocd.errors import RelocdError, UsageError
 
 GROUP_EPILOG = f"""\b
@@ -162,7 +163,12 @@ def check(client: Client, as_json: bool, domain: str, host: str, port: int | Non
 Examples:
   relocctl migrate --live web hostb
   relocctl migrate web 192.0.2.7 --port 8012
+  relocctl migrate --live web hostb --max-bandwidth 50M --timeout 600
   relocctl migrate --live --json web hostb | tail -1
+
+RATE is in bytes per second; K, M and G are units of 1024, 1024^2, 1024^3. The
+configuration of this host says what is allowed at most, and what holds without
+these options.
 
 Whatever goes wrong before the hand-over leaves the domain on this host, as it
 was. So does Ctrl-C, which cancels the relocation as long as that is possible.
@@ -174,14 +180,40 @@ step and last, also after a failure, the outcome.
 @domain_argument
 @host_argument
 @port_option
-def migrate(client: Client, as_json: bool, live: bool, domain: str, host: str, port: int | None) -> int:
+@click.option("--max-bandwidth", type=Rate(), metavar="RATE", help="Send at most this much. 0: no limit.")
+@click.option(
+    "--max-downtime",
+    type=click.IntRange(1, 60_000),
+    metavar="MS",
+    help="The longest pause to allow if a shorter one does not do.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Give up if it is not decided by then. 0: no limit.",
+)
+def migrate(
+    client: Client,
+    as_json: bool,
+    live: bool,
+    domain: str,
+    host: str,
+    port: int | None,
+    max_bandwidth: int | None,
+    max_downtime: int | None,
+    timeout: float | None,
+) -> int:
     """Move DOMAIN to HOST.
 
     On a terminal a bar shows how far it is; elsewhere a line is printed for every step.
     """
     view: View = JsonView(sys.stdout) if as_json else view_for(domain, host)
     with view:
-        outcome = commands.migrate(client, domain, host, live=live, port=port, on_progress=view.update)
+        limits = commands.Limits(max_bandwidth, max_downtime, timeout)
+        outcome = commands.migrate(
+            client, domain, host, live=live, port=port, limits=limits, on_progress=view.update
+        )
     if as_json:
         echo_json(outcome.raw)
     elif outcome.completed:

@@ -85,6 +85,10 @@ class Judge:
         self._stalled = 0
         self._throttled_at_s = -THROTTLE_SETTLE_S
 
+    def nothing_yet(self) -> Verdict:
+        """What holds before the first round."""
+        return self._verdict(VerdictKind.CONTINUE, "nothing is known yet")
+
     def judge(self, facts: Facts) -> Verdict:
         """The verdict on a round that begins."""
         self._compare(facts)

@@ -85,11 +85,13 @@ class Carrier:
         try:
             command = Send(len(lanes), Compression(config.compression.value), specs)
             self._command(command, [lane.fileno() for lane in lanes] + opened)
-            if config.max_bandwidth_bytes_s:
-                self._command(Limit(config.max_bandwidth_bytes_s))
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+    def limit(self, bytes_per_s: int) -> None:
+        """Put at most this much on the lanes from now on, 0 lifts it; only for one that was told to send."""
+        self._command(Limit(bytes_per_s))
 
     def receive_domain(self, lanes: Sequence[socket.socket], arrivals: Sequence[Arrival]) -> None:
         """Be the target: these lanes, and room for these boot files."""

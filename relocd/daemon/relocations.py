@@ -11,12 +11,15 @@ from twisted.internet.defer import DeferredList, TimeoutError  # noqa: A004 - Tw
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from relocd.convergence.terms import Wishes, agree
 from relocd.daemon import beginnings
 from relocd.daemon.background import insist
+from relocd.daemon.bandwidth import Bandwidth
 from relocd.daemon.connect import Peer, connect, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.source import SourceRelocation
+from relocd.daemon.steering import Controls
 from relocd.daemon.target import TargetRelocation
 from relocd.drivers.base import DomainChanged
 from relocd.errors import BadState, UsageError
@@ -65,6 +68,7 @@ class Relocations:
         self.context = context
         self._sources: dict[UUID, SourceRelocation] = {}
         self._targets: dict[UUID, TargetRelocation] = {}
+        self._bandwidth = Bandwidth(lambda: self.context.config.host_bandwidth_bytes_s)
         context.driver.subscribe(self._domain_changed)
 
     def hello(self) -> Hello:
@@ -72,8 +76,9 @@ class Relocations:
 
     # -- out -------------------------------------------------------------------------------------------------------
 
-    def migrate(self, domain: DomainStatus, peer: Peer, *, live: bool) -> SourceRelocation:
-        """Begin to move a domain out. Raises UsageError if it cannot be moved now."""
+    def migrate(self, domain: DomainStatus, peer: Peer, *, live: bool, wishes: Wishes) -> SourceRelocation:
+        """Begin to move a domain out. Raises UsageError if it cannot be moved now, or not as it is wished."""
+        terms = agree(self.context.config, wishes)
         self._check_movable(domain)
         if len(self._sources) >= self.context.config.max_outgoing:
             raise UsageError(
@@ -82,10 +87,14 @@ class Relocations:
             )
         was_paused = self.context.driver.outgoing(domain.uuid).was_paused
         record = beginnings.outgoing(domain.config, peer, live=live, was_paused=was_paused)
-        relocation = SourceRelocation(self.context, record, peer.host)
+        relocation = SourceRelocation(self.context, record, peer.host, Controls(terms, self._bandwidth))
         self._register(relocation)
         relocation.begin()
         return relocation
+
+    def share_bandwidth(self) -> None:
+        """The configuration was replaced: what the host may send has to be shared anew."""
+        self._bandwidth.share()
 
     def _check_movable(self, domain: DomainStatus) -> None:
         if any(other.domain.uuid == domain.uuid for other in self._sources.values()):
@@ -266,7 +275,8 @@ class Relocations:
 
     def _take_up(self, record: Record) -> None:
         if record.role is Role.SOURCE:
-            source = SourceRelocation(self.context, record, record.peer_host)
+            controls = Controls(agree(self.context.config, Wishes()), self._bandwidth)
+            source = SourceRelocation(self.context, record, record.peer_host, controls)
             self._register(source)
             source.recover()
         else:

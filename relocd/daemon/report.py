@@ -9,6 +9,7 @@ from collections.abc import Callable
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from relocd.convergence.verdict import Verdict
 from relocd.errors import (
     Cancelled,
     DriverError,
@@ -58,6 +59,15 @@ RATE_WINDOW_S = 1.0
 
 
 @frozen
+class _Carried:
+    """The carrier's counters at a moment of the monotonic clock."""
+
+    at: float
+    wire_bytes: int
+    stream_bytes: int
+
+
+@frozen
 class Ending:
     """How it ended: the outcome object of docs/control.md, and the exit code for whoever waits."""
 
@@ -72,6 +82,8 @@ class Report:
         self.was_refused = False
         self.stream_bytes = 0
         self.rounds = 0
+        self.relocation = record.relocation
+        self.last_progress = Progress()
         self._facts = {
             "relocation": str(record.relocation),
             "domain": record.domain.name,
@@ -80,10 +92,11 @@ class Report:
             "live": record.live,
         }
         self._began = time.monotonic() - (time.time() - record.began_s)  # which may be a former daemon's
-        self._phase = "connect"
-        self._progress = Progress()
+        self.phase_name = "connect"
         self._percent = 0.0
-        self._wire: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self._verdict: Verdict | None = None
+        self._limit_bytes_s = 0
+        self._carried: deque[_Carried] = deque([_Carried(self._began, 0, 0)])
         self._pages = self._zero_pages = 0
         self._paused: float | None = None
         self._resumed: float | None = None
@@ -97,13 +110,13 @@ class Report:
 
     def phase(self, name: str) -> None:
         """A new phase begins."""
-        self._phase = name
+        self.phase_name = name
         self._percent = max(self._percent, PHASE_PERCENT[name])
         self._publish()
 
     def progress(self, progress: Progress) -> None:
         """The hypervisor's counters."""
-        self._progress = progress
+        self.last_progress = progress
         self.rounds = max(self.rounds, progress.round)
         if progress.total_bytes:
             done = 1.0 - min(1.0, progress.remaining_bytes / progress.total_bytes)
@@ -115,9 +128,18 @@ class Report:
         """The carrier's counters, all cumulative."""
         now = time.monotonic()
         self.stream_bytes, self._pages, self._zero_pages = stream_bytes, pages, zero_pages
-        self._wire.append((now, wire_bytes))
-        while len(self._wire) > 2 and self._wire[1][0] < now - RATE_WINDOW_S:
-            self._wire.popleft()
+        self._carried.append(_Carried(now, wire_bytes, stream_bytes))
+        while len(self._carried) > 2 and self._carried[1].at < now - RATE_WINDOW_S:
+            self._carried.popleft()
+
+    def judged(self, verdict: Verdict) -> None:
+        """Whether it converges, and what is done about it."""
+        self._verdict = verdict
+        self._publish()
+
+    def limited(self, bytes_per_s: int) -> None:
+        """What it may put on the wire from now on, 0 for no limit."""
+        self._limit_bytes_s = bytes_per_s
 
     def paused(self) -> None:
         """The domain stands still, from the first time this is called."""
@@ -152,9 +174,9 @@ class Report:
             "outcome": kind.value,
             **self._facts,
             "rounds": self.rounds,
-            "duration_s": round(time.monotonic() - self._began, 3),
+            "duration_s": round(self.elapsed_s, 3),
             "downtime_ms": downtime,
-            "bytes_sent": self._wire[-1][1],
+            "bytes_sent": self._carried[-1].wire_bytes,
             "pages": self._pages,
             "zero_pages": self._zero_pages,
             "error": failure.text if failure else None,
@@ -207,20 +229,39 @@ class Report:
 
     def snapshot(self) -> dict[str, object]:
         """The progress object of docs/control.md."""
-        (then, before), (now, after) = self._wire[0], self._wire[-1]
+        verdict = self._verdict
         return {
             "event": "progress",
             "relocation": self._facts["relocation"],
-            "phase": self._phase,
+            "phase": self.phase_name,
             "round": self.rounds,
-            "total_bytes": self._progress.total_bytes,
-            "remaining_bytes": self._progress.remaining_bytes,
-            "sent_bytes": after,
-            "rate_bytes_s": round((after - before) / (now - then)) if now > then else 0,
-            "dirty_rate_bytes_s": self._progress.dirty_rate_bytes_s,
-            "elapsed_s": round(time.monotonic() - self._began, 3),
+            "total_bytes": self.last_progress.total_bytes,
+            "remaining_bytes": self.last_progress.remaining_bytes,
+            "sent_bytes": self._carried[-1].wire_bytes,
+            "rate_bytes_s": self._rate(lambda carried: carried.wire_bytes),
+            "dirty_rate_bytes_s": self.last_progress.dirty_rate_bytes_s,
+            "elapsed_s": round(self.elapsed_s, 3),
             "percent": round(self._percent, 1),
+            "limit_bytes_s": self._limit_bytes_s,
+            "verdict": verdict.kind.value if verdict else None,
+            "verdict_text": verdict.text if verdict else "",
+            "downtime_limit_ms": verdict.downtime_limit_ms if verdict else None,
+            "throttle_percent": verdict.throttle_percent if verdict else 0,
         }
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since the relocation began."""
+        return time.monotonic() - self._began
+
+    @property
+    def memory_rate_bytes_s(self) -> int:
+        """How fast the hypervisor's stream moves, before compression, over the last second or so."""
+        return self._rate(lambda carried: carried.stream_bytes)
+
+    def _rate(self, count: Callable[[_Carried], int]) -> int:
+        first, last = self._carried[0], self._carried[-1]
+        return round((count(last) - count(first)) / (last.at - first.at)) if last.at > first.at else 0
 
     def _publish(self) -> None:
         snapshot = self.snapshot()

@@ -143,6 +143,7 @@ class Service:
                 self.log.warn("{warning}", warning=warning)
             self._gate.replace(allow)
             self._context.config = loaded.config
+            self._relocations.share_bandwidth()
             self.log.info("reloaded {file}", file=self._places.config_file)
         notify("READY=1")
 

@@ -16,7 +16,8 @@ from relocd.daemon.context import Context
 from relocd.daemon.opening import Promise, ask_for_place, open_lanes
 from relocd.daemon.report import Ending, Report
 from relocd.daemon.runner import Runner
-from relocd.errors import DriverError, JournalError, Refused, StreamError
+from relocd.daemon.steering import Controls, Steering
+from relocd.errors import JournalError, Refused, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record
 from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
@@ -50,13 +51,14 @@ class SourceRelocation(Runner[SourceEffect]):
 
     handover: SourceHandover
 
-    def __init__(self, context: Context, record: Record, host: str) -> None:
+    def __init__(self, context: Context, record: Record, host: str, controls: Controls) -> None:
         super().__init__(context, record)
         self.peer = Peer(host, record.peer_port)
         self.report = Report(record, host)
         self.handover = SourceHandover()
         self.on_finish: Callable[[SourceRelocation], None] = lambda _: None
         self._outgoing = context.driver.outgoing(record.domain.uuid)
+        self._steering = Steering(context, controls, self._outgoing, self.report, self.note, self._fail)
         self._target_receives = self._lanes_open = False
         self._timer: IDelayedCall | None = None
         self._unknown_timer: IDelayedCall | None = None
@@ -85,6 +87,7 @@ class SourceRelocation(Runner[SourceEffect]):
 
     def begin(self) -> None:
         """Start a new relocation; listen to ``report`` for what comes of it."""
+        self._steering.begin()
         self._spawn(self._open(), "opening")
 
     def recover(self) -> None:
@@ -175,7 +178,9 @@ class SourceRelocation(Runner[SourceEffect]):
         timeout_s = self._context.config.connect_timeout_s
         lanes = await open_lanes(self._context.reactor, peer, self.id, accept, timeout_s)
         try:
-            self._working_carrier().send_domain(lanes, files, self._context.boot_dir, self._context.config)
+            carrier = self._working_carrier()
+            carrier.send_domain(lanes, files, self._context.boot_dir, self._context.config)
+            self._steering.sends(carrier)
         finally:
             for sock in lanes:
                 sock.close()
@@ -259,6 +264,7 @@ class SourceRelocation(Runner[SourceEffect]):
                 self._carried(event)
             case CarrierEnded(totals=totals, counters=counters):
                 self._carried(counters)
+                self._steering.has_sent()
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
             case CarrierFailed(code=code, text=text):
                 background(self._fail_late(Failure(code, text)), "waiting for an explanation")
@@ -276,7 +282,7 @@ class SourceRelocation(Runner[SourceEffect]):
     async def _start_stream(self) -> None:
         self._phase("memory")
         live = self._record.live
-        stream = await self._outgoing.start(live=live, downtime_limit_ms=self._context.config.max_downtime_ms)
+        stream = await self._steering.start(live=live)
         if not live:
             self.report.paused()
         try:
@@ -327,6 +333,7 @@ class SourceRelocation(Runner[SourceEffect]):
             self.handover.failure = Failure(error.code, str(error), error.hint)
             self._event(SourceEvent.COMMIT_NOT_WRITTEN)
         else:
+            self._steering.end()
             self._event(SourceEvent.COMMIT_WRITTEN)
 
     async def _tell_commit(self) -> None:
@@ -365,6 +372,7 @@ class SourceRelocation(Runner[SourceEffect]):
 
     async def _bring_back(self) -> None:
         """The domain must run here again; a driver that cannot do it is asked again and again."""
+        self._steering.end()
         self._drop_carrier()
         await insist(self._context.reactor, self._outgoing.cancel, f"{self.id}: resuming the domain here")
         if self._context.driver.get(self.domain.uuid) is None:
@@ -388,6 +396,7 @@ class SourceRelocation(Runner[SourceEffect]):
         for timer in (self._timer, self._unknown_timer):
             if timer is not None and timer.active():
                 timer.cancel()
+        self._steering.end()
         self.on_finish(self)
         self._leave()
         self.report.finish()
@@ -431,12 +440,6 @@ class SourceRelocation(Runner[SourceEffect]):
         if self.handover.state is not SourceState.MOVING:
             self._tell(ProgressNote(0, 0, 0))
             return
-        try:
-            progress = await self._outgoing.progress()
-        except DriverError:
-            return  # the watchers hear of it too, and they decide
-        if progress.round > self.report.rounds:
-            self.note(MomentKind.ROUND, **self.report.round_facts(progress))
-        self.report.progress(progress)
-        self.note(MomentKind.SAMPLE, **self.report.sample())
-        self._tell(ProgressNote(progress.round, self.report.stream_bytes, progress.remaining_bytes))
+        progress = await self._steering.measure(live=self._record.live)
+        if progress is not None:
+            self._tell(ProgressNote(progress.round, self.report.stream_bytes, progress.remaining_bytes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import UUID, uuid4
 from attrs import define, frozen
 
 from relocd import __version__
+from relocd.convergence.terms import Wishes
 from relocd.daemon.connect import Peer
 from relocd.daemon.context import Context
 from relocd.daemon.relocations import Relocations
@@ -63,6 +65,30 @@ class Request:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
             raise UsageError("'port' must be a number from 1 to 65535")
         return value
+
+    def number(self, key: str) -> float | None:
+        """A number, or None if the field is not there."""
+        value = self.fields.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise UsageError(f"'{key}' must be a number")
+        return value
+
+    def whole(self, key: str) -> int | None:
+        """A whole number, or None if the field is not there."""
+        value = self.number(key)
+        if value is not None and not isinstance(value, int):
+            raise UsageError(f"'{key}' must be a whole number")
+        return value
+
+    def wishes(self) -> Wishes:
+        """What a relocation may take, as far as it is asked for."""
+        return Wishes(
+            max_bandwidth_bytes_s=self.whole("max_bandwidth_bytes_s"),
+            max_downtime_ms=self.whole("max_downtime_ms"),
+            max_duration_s=self.number("max_duration_s"),
+        )
 
 
 async def _list(desk: Desk, request: Request) -> Fields:
@@ -146,7 +172,7 @@ async def _check(desk: Desk, request: Request) -> Fields:
 async def _migrate(desk: Desk, request: Request) -> Fields:
     domain = _find(desk, request)
     peer = Peer(request.text("host"), request.port(desk.context.config.relocation_port))
-    relocation = desk.relocations.migrate(domain, peer, live=request.flag("live"))
+    relocation = desk.relocations.migrate(domain, peer, live=request.flag("live"), wishes=request.wishes())
     stop_watching = relocation.report.watch(request.emit)
     request.on_close(stop_watching)
     ending = await relocation.done

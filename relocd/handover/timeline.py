@@ -14,6 +14,7 @@ class MomentKind(enum.StrEnum):
     STATE = "state"  # the hand-over is in another state
     PHASE = "phase"  # what the operator is shown
     ROUND = "round"  # another pass over the dirty pages
+    VERDICT = "verdict"  # whether it converges, and what is done about it
     CHECKS = "checks"  # the preflight's verdicts
     PEER = "peer"  # the other host was asked what it knows
     OPERATOR = "operator"  # somebody cancelled or resolved

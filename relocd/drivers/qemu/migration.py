@@ -93,7 +93,7 @@ class Migration:
             self._measure_soon()
 
     def _measure_soon(self) -> None:
-        """Ask what a round begins with, which QEMU's event does not tell. Rounds can be very short: not each of them."""
+        """Ask what a round begins with, which QEMU's event does not tell; not each time where rounds are short."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._measured_s >= _MEASURE_EVERY_S:
             self._measured_s = now_s
@@ -124,9 +124,9 @@ class Migration:
 def steering(downtime_limit_ms: int, throttle_percent: int) -> dict[str, object]:
     """QEMU's parameters for a pause to aim for and a throttling, 0 for none.
 
-    With auto-converge QEMU throttles by itself, at the second look (one a second at most, between rounds) at which
-    the guest has dirtied more than the threshold, a percentage of what was sent, and more at every other look. Of 100 %
-    and 1 % it makes nearly nothing; to be told it may go to N % it takes at once.
+    With auto-converge QEMU throttles by itself. It looks between rounds, once a second at most; at every other look
+    at which the guest has dirtied more than the threshold, a percentage of what was sent, it goes a step further, up
+    to the maximum. So it is kept idle by a maximum of 1 %, and obeys by a first step that leads to the maximum.
     """
     return {
         "downtime-limit": downtime_limit_ms,

@@ -1,0 +1,168 @@
+"""Steers an outgoing relocation: measures it, asks for the verdict on each round, and carries that out."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from relocd.convergence.terms import Terms
+from relocd.convergence.verdict import Facts, Judge, Verdict, VerdictKind
+from relocd.daemon.bandwidth import Bandwidth
+from relocd.daemon.carriers import Carrier
+from relocd.daemon.context import Context
+from relocd.daemon.report import Report
+from relocd.drivers.base import Outgoing
+from relocd.errors import Cancelled, DriverError, StreamError
+from relocd.handover.machine import Failure
+from relocd.handover.timeline import MomentKind
+from relocd.model import Progress
+
+
+@frozen
+class Controls:
+    """What holds for one relocation, and what it shares with the others of this host."""
+
+    terms: Terms
+    bandwidth: Bandwidth
+
+
+class Steering:
+    """One relocation's. ``note`` puts a moment in its timeline, ``fail`` ends it if it is not decided yet."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        context: Context,
+        controls: Controls,
+        outgoing: Outgoing,
+        report: Report,
+        note: Callable[..., None],
+        fail: Callable[[Failure], None],
+    ) -> None:
+        self._reactor = context.reactor
+        self._terms, self._bandwidth = controls.terms, controls.bandwidth
+        self._outgoing = outgoing
+        self._report = report
+        self._note = note
+        self._fail = fail
+        self._judge = Judge(controls.terms)
+        self._round = 0
+        self._told: tuple[object, ...] = _gist(self._judge.nothing_yet())
+        self._timer: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """The relocation begins, and with it the time that it may take."""
+        if self._terms.max_duration_s:
+            self._timer = self._reactor.callLater(self._terms.max_duration_s, self._expired)
+
+    def sends(self, carrier: Carrier) -> None:
+        """The carrier has its lanes: from now on it may take its share of the host's bandwidth."""
+
+        def apply(bytes_per_s: int) -> None:
+            self._report.limited(bytes_per_s)
+            with contextlib.suppress(StreamError):  # it has ended, which others see to
+                carrier.limit(bytes_per_s)
+
+        self._bandwidth.join(self._report.relocation, self._terms.max_bandwidth_bytes_s, apply)
+
+    def has_sent(self) -> None:
+        """Nothing more is sent, or will be."""
+        self._bandwidth.leave(self._report.relocation)
+
+    def end(self) -> None:
+        """The relocation is decided, or over. Idempotent."""
+        self.has_sent()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    async def start(self, *, live: bool) -> socket.socket:
+        """Have the hypervisor stream the domain; returns this side's end of it."""
+        return await self._outgoing.start(
+            live=live,
+            downtime_limit_ms=self._judge.downtime_limit_ms,
+            may_throttle=self._terms.throttle,
+        )
+
+    async def measure(self, *, live: bool) -> Progress | None:
+        """Take note of where the relocation is and judge a round that has begun. None if nobody can tell."""
+        try:
+            progress = await self._outgoing.progress()
+        except DriverError:
+            return None  # those who watch the stream hear of it too, and they decide
+        if progress.round > self._report.rounds:
+            self._note(MomentKind.ROUND, **self._report.round_facts(progress))
+        self._report.progress(progress)
+        self._note(MomentKind.SAMPLE, **self._report.sample())
+        if live and progress.round > self._round:
+            self._round = progress.round
+            await self._obey(self._judge.judge(self._facts(progress, begins=True)))
+        return progress
+
+    def _facts(self, progress: Progress, *, begins: bool) -> Facts:
+        return Facts(
+            round=progress.round,
+            remaining_bytes=(begins and progress.round_bytes) or progress.remaining_bytes,
+            dirty_rate_bytes_s=progress.dirty_rate_bytes_s,
+            link_rate_bytes_s=self._report.memory_rate_bytes_s,
+            elapsed_s=self._report.elapsed_s,
+        )
+
+    async def _obey(self, verdict: Verdict) -> None:
+        self._tell(verdict)
+        if verdict.kind is VerdictKind.GIVE_UP:
+            self._give_up(verdict)
+        elif verdict.kind is not VerdictKind.CONTINUE:
+            await self._adjust(verdict)
+
+    async def _adjust(self, verdict: Verdict) -> None:
+        try:
+            await self._outgoing.adjust(
+                downtime_limit_ms=verdict.downtime_limit_ms, throttle_percent=verdict.throttle_percent
+            )
+        except DriverError as error:
+            self.log.warn(
+                "{id}: the verdict could not be carried out: {error}", id=self._report.relocation, error=error
+            )
+
+    def _expired(self) -> None:
+        """The time is up. What there is to say is what was measured last."""
+        progress = self._report.last_progress
+        if progress.round:
+            verdict = self._judge.expired(self._facts(progress, begins=False))
+            self._tell(verdict)
+            self._give_up(verdict)
+            return
+        limit_s, phase = self._terms.max_duration_s, self._report.phase_name
+        text = f"it was not done within {limit_s:g} s: no memory had moved yet, it was at '{phase}'"
+        self._fail(Failure(Cancelled.code, text, "Allow it more time, or find out what holds it up."))
+
+    def _tell(self, verdict: Verdict) -> None:
+        """Those who wait hear each verdict; log and timeline only those that change something."""
+        self._report.judged(verdict)
+        if _gist(verdict) == self._told:
+            return
+        self._told = _gist(verdict)
+        self.log.info(
+            "{id}: {kind}: {text}", id=self._report.relocation, kind=verdict.kind, text=verdict.text
+        )
+        self._note(
+            MomentKind.VERDICT,
+            verdict=verdict.kind.value,
+            text=verdict.text,
+            downtime_limit_ms=verdict.downtime_limit_ms,
+            throttle_percent=verdict.throttle_percent,
+        )
+
+    def _give_up(self, verdict: Verdict) -> None:
+        self._fail(Failure(Cancelled.code, verdict.text, f"The domain runs on here. {verdict.hint}"))
+
+
+def _gist(verdict: Verdict) -> tuple[object, ...]:
+    """A verdict without its numbers of the moment."""
+    return verdict.kind, verdict.downtime_limit_ms, verdict.throttle_percent
