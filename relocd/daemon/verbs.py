@@ -71,7 +71,7 @@ class Request:
         value = self.fields.get(key)
         if value is None:
             return None
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < math.inf:
             raise UsageError(f"'{key}' must be a number")
         return value
 

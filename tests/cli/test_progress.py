@@ -46,6 +46,22 @@ def test_no_more_than_a_line_a_second_and_the_step_is_caught_up() -> None:
     assert shown == [f"web to hostb: memory, round {n} " for n in (1, 11, 21)]
 
 
+def test_a_verdict_that_changes_something_is_told_once_and_at_once() -> None:
+    limited = {
+        "verdict": "raise-downtime",
+        "downtime_limit_ms": 40,
+        "verdict_text": "the pause may last 40 ms",
+    }
+    lines = _lines(
+        [
+            (0.0, progress("memory", 1, 10, verdict="continue", verdict_text="fine")),
+            (0.1, progress("memory", 1, 10, **limited)),
+            (0.2, progress("memory", 1, 10, **limited)),
+        ]
+    )
+    assert [line for line in lines if "%" not in line] == ["web to hostb: the pause may last 40 ms"]
+
+
 @given(
     st.lists(
         st.fixed_dictionaries(

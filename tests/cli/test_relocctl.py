@@ -225,6 +225,26 @@ def test_migrate_prints_steps_to_stderr_and_a_summary_to_stdout(run: Run, server
     assert server.requests == [{"verb": "migrate", "domain": "web", "host": "hostb", "live": True}]
 
 
+@pytest.mark.parametrize(
+    ("rate", "bytes_s"),
+    [("50M", 50 << 20), ("1.5g", 3 << 29), ("100000", 100_000), ("64K", 64 << 10), ("0", 0)],
+)
+def test_migrate_passes_on_what_it_may_take(run: Run, server: ControlServer, rate: str, bytes_s: int) -> None:
+    server.answer("migrate", outcome())
+    run("relocctl", "migrate", "web", "hostb", "--max-bandwidth", rate, "--max-downtime=50", "--timeout=2.5")
+    (request,) = server.requests
+    assert request["max_bandwidth_bytes_s"] == bytes_s
+    assert request["max_downtime_ms"] == 50
+    assert request["max_duration_s"] == 2.5
+
+
+@pytest.mark.parametrize("rate", ["", "M", "50MB", "-1", "1e6", "50 M", "nan", "9" * 13])
+def test_migrate_refuses_what_is_no_rate(run: Run, server: ControlServer, rate: str) -> None:
+    done = run("relocctl", "migrate", "web", "hostb", "--max-bandwidth", rate)
+    assert (done.returncode, server.requests) == (2, [])
+    assert "is no rate: write 50M" in done.stderr
+
+
 def test_migrate_is_offline_unless_live_is_asked_for(run: Run, server: ControlServer) -> None:
     server.answer("migrate", outcome(live=False))
     run("relocctl", "migrate", "web", "hostb", "--port", "8012")

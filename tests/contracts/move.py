@@ -18,8 +18,17 @@ STAGES = ("prepared", "started", "paused", "loaded", "finished")
 class Move:
     """One domain from ``source`` to ``target``."""
 
-    def __init__(self, source: Host, target: Host, config: DomainConfig, *, live: bool = True) -> None:
+    def __init__(
+        self,
+        source: Host,
+        target: Host,
+        config: DomainConfig,
+        *,
+        live: bool = True,
+        may_throttle: bool = False,
+    ) -> None:
         self.source, self.target, self.config, self._live = source, target, config, live
+        self._may_throttle = may_throttle
         self.outgoing = call(source.driver.outgoing, config.uuid)
         self.incoming = call(target.driver.incoming, config)
         self.sockets: list[socket.socket] = []
@@ -114,7 +123,9 @@ class Move:
         self.sockets.append(run(self.incoming.prepare()))
 
     def _start(self) -> None:
-        stream = run(self.outgoing.start(live=self._live, downtime_limit_ms=20))
+        stream = run(
+            self.outgoing.start(live=self._live, downtime_limit_ms=20, may_throttle=self._may_throttle)
+        )
         there = self.sockets[0]
         self.sockets.append(stream)
         for source, destination in ((stream, there), (there, stream)):

@@ -74,6 +74,26 @@ def test_progress_is_counted(rig: Rig) -> None:
     move.complete()
 
 
+def test_adjusted_while_it_streams_it_arrives_all_the_same(rig: Rig) -> None:
+    move = Move(rig.a, rig.b, create(rig), may_throttle=True)
+    for stage in ("started", "paused", "finished"):
+        move.to(stage)
+        for throttle_percent in (0, 20, 99):
+            run(move.outgoing.adjust(downtime_limit_ms=200, throttle_percent=throttle_percent))
+    assert move.complete().states() == (GONE, RUNNING)
+
+
+def test_what_was_adjusted_does_not_outlive_the_relocation(rig: Rig) -> None:
+    move = Move(rig.a, rig.b, create(rig), may_throttle=True).hold().to("started")
+    run(move.outgoing.adjust(downtime_limit_ms=5000, throttle_percent=99))
+    run(move.outgoing.cancel())
+    run(move.incoming.discard())
+    move.close()
+    again = Move(rig.a, rig.b, move.config)
+    run(again.to("paused").outgoing.adjust(downtime_limit_ms=30))
+    assert again.complete().states() == (GONE, RUNNING)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("paused", [False, True])
 def test_cancelled_at_any_stage_the_domain_is_as_it_was(rig: Rig, stage: str, paused: bool) -> None:

@@ -70,11 +70,11 @@ class Daemon:
         """The domains as 'list' shows them."""
         return {domain["name"]: domain["state"] for domain in self.client.call("list")["domains"]}
 
-    def migrate(self, port: int, *, live: bool = True) -> dict[str, Any]:
+    def migrate(self, port: int, *, domain: str = "web", live: bool = True, **more: Any) -> dict[str, Any]:
         """Move the domain to whoever listens on ``port``; the outcome, also when it failed."""
         try:
             return self.client.call(
-                "migrate", domain="web", host="127.0.0.1", port=port, live=live, timeout_s=60
+                "migrate", domain=domain, host="127.0.0.1", port=port, live=live, timeout_s=60, **more
             )
         except DaemonError as error:
             return error.reply
