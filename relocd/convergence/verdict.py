@@ -58,9 +58,14 @@ class Facts:
     def __str__(self) -> str:
         """The numbers, in words."""
         dirties = f"{_size(self.dirty_rate_bytes_s)}/s" if self.dirty_rate_bytes_s else "an unknown rate"
+        return f"the guest dirties {dirties}, {self.movement}"
+
+    @property
+    def movement(self) -> str:
+        """The numbers of a guest that stands still."""
         moves = f"{_size(self.link_rate_bytes_s)}/s" if self.link_rate_bytes_s else "nothing yet"
         left = f"{_size(self.remaining_bytes)} were left in round {self.round}"
-        return f"the guest dirties {dirties}, the link moves {moves}; {left}, after {self.elapsed_s:.0f} s"
+        return f"the link moves {moves}; {left}, after {self.elapsed_s:.0f} s"
 
 
 @frozen
@@ -100,6 +105,8 @@ class Judge:
             return self._verdict(VerdictKind.CONTINUE, f"the rounds shrink: {facts}")
         if self.downtime_limit_ms < self._terms.max_downtime_ms:
             return self._allow_more(facts)
+        if facts.elapsed_s - self._throttled_at_s < THROTTLE_SETTLE_S:
+            return self._verdict(VerdictKind.CONTINUE, f"the throttling has to show: {facts}")
         if self._terms.throttle and self.throttle_percent < THROTTLE_PERCENT[-1]:
             return self._throttle(facts)
         return self._verdict(VerdictKind.CONTINUE, f"it does not converge: {facts}", self._advice(facts))
@@ -136,8 +143,6 @@ class Judge:
         return self._verdict(VerdictKind.SWITCH_OVER, text)
 
     def _throttle(self, facts: Facts) -> Verdict:
-        if facts.elapsed_s - self._throttled_at_s < THROTTLE_SETTLE_S:
-            return self._verdict(VerdictKind.CONTINUE, f"the throttling has to show: {facts}")
         self._throttled_at_s = facts.elapsed_s
         self.throttle_percent = next(step for step in THROTTLE_PERCENT if step > self.throttle_percent)
         text = f"the rounds do not shrink, so the guest is throttled by {self.throttle_percent} %: {facts}"

@@ -440,6 +440,6 @@ class SourceRelocation(Runner[SourceEffect]):
         if self.handover.state is not SourceState.MOVING:
             self._tell(ProgressNote(0, 0, 0))
             return
-        progress = await self._steering.measure(live=self._record.live)
+        progress = await self._steering.measure()
         if progress is not None:
             self._tell(ProgressNote(progress.round, self.report.stream_bytes, progress.remaining_bytes))

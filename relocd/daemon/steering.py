@@ -52,6 +52,7 @@ class Steering:
         self._note = note
         self._fail = fail
         self._judge = Judge(controls.terms)
+        self._live = False
         self._round = 0
         self._told: tuple[object, ...] = _gist(self._judge.nothing_yet())
         self._timer: IDelayedCall | None = None
@@ -83,13 +84,14 @@ class Steering:
 
     async def start(self, *, live: bool) -> socket.socket:
         """Have the hypervisor stream the domain; returns this side's end of it."""
+        self._live = live
         return await self._outgoing.start(
             live=live,
             downtime_limit_ms=self._judge.downtime_limit_ms,
             may_throttle=self._terms.throttle,
         )
 
-    async def measure(self, *, live: bool) -> Progress | None:
+    async def measure(self) -> Progress | None:
         """Take note of where the relocation is and judge a round that has begun. None if nobody can tell."""
         try:
             progress = await self._outgoing.progress()
@@ -99,7 +101,7 @@ class Steering:
             self._note(MomentKind.ROUND, **self._report.round_facts(progress))
         self._report.progress(progress)
         self._note(MomentKind.SAMPLE, **self._report.sample())
-        if live and progress.round > self._round:
+        if self._live and progress.round > self._round:
             self._round = progress.round
             await self._obey(self._judge.judge(self._facts(progress, begins=True)))
         return progress
@@ -132,15 +134,19 @@ class Steering:
 
     def _expired(self) -> None:
         """The time is up. What there is to say is what was measured last."""
-        progress = self._report.last_progress
-        if progress.round:
-            verdict = self._judge.expired(self._facts(progress, begins=False))
+        facts = self._facts(self._report.last_progress, begins=False)
+        if self._live and self._report.phase_name == "memory" and facts.round:
+            verdict = self._judge.expired(facts)
             self._tell(verdict)
             self._give_up(verdict)
             return
-        limit_s, phase = self._terms.max_duration_s, self._report.phase_name
-        text = f"it was not done within {limit_s:g} s: no memory had moved yet, it was at '{phase}'"
-        self._fail(Failure(Cancelled.code, text, "Allow it more time, or find out what holds it up."))
+        text = (
+            f"it was not done within {self._terms.max_duration_s:g} s: it was at '{self._report.phase_name}'"
+        )
+        if facts.round:
+            text += f", {facts.movement}"
+        hint = "The domain runs on here. Allow it more time, or find out what holds it up."
+        self._fail(Failure(Cancelled.code, text, hint))
 
     def _tell(self, verdict: Verdict) -> None:
         """Those who wait hear each verdict; log and timeline only those that change something."""

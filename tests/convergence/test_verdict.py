@@ -65,6 +65,7 @@ def test_a_step_of_throttling_gets_time_to_show() -> None:
     times = [0.0, 1.0, 2.0, 1.1 + THROTTLE_SETTLE_S]
     told = [judge.judge(facts(n, 1000, at_s=at_s)) for n, at_s in enumerate(times, start=1)]
     assert [v.throttle_percent for v in told] == [0, 20, 20, 40]
+    assert "has to show" in told[2].text
 
 
 def test_rounds_are_limited() -> None:

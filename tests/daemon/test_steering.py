@@ -98,12 +98,17 @@ def test_rounds_are_limited_by_the_configuration(source: Daemon, target: Daemon)
     at_home(source, target)
 
 
-def test_the_time_counts_before_memory_moves_as_well(source: Daemon, target: Daemon) -> None:
-    wire = Wire(loopback(target.port), "(propose", action="hold")
-    outcome = source.migrate(wire.port, max_duration_s=1)
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize(("message", "phase"), [("(propose", "preflight"), ("(prepared", "switchover")])
+def test_the_time_counts_before_and_after_memory_moves_as_well(
+    source: Daemon, target: Daemon, message: str, phase: str, live: bool
+) -> None:
+    wire = Wire(loopback(target.port), message, action="hold")
+    outcome = source.migrate(wire.port, live=live, max_duration_s=3)
     wire.close()
     assert outcome["code"] == "cancelled"
-    assert "no memory had moved yet, it was at 'preflight'" in outcome["error"]
+    assert f"it was not done within 3 s: it was at '{phase}'" in outcome["error"]
+    assert "dirties" not in outcome["error"]
     at_home(source, target)
 
 

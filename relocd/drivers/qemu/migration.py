@@ -121,7 +121,7 @@ class Migration:
                 future.set_exception(MonitorLost(self._name))
 
 
-def steering(downtime_limit_ms: int, throttle_percent: int) -> dict[str, object]:
+def steering(downtime_limit_ms: int, throttle_percent: int) -> dict[str, int]:
     """QEMU's parameters for a pause to aim for and a throttling, 0 for none.
 
     With auto-converge QEMU throttles by itself. It looks between rounds, once a second at most; at every other look
