@@ -119,6 +119,7 @@ def document(seen: dict[tuple[str, str], Ending]) -> str:
         lines.append(f"| {step} | " + " | ".join(_cell(seen.get((step, fault))) for fault in FAULTS) + " |")
     lines += [
         *_LEGEND,
+        "",
         "| exit code | meaning | `relocctl migrate` says (regular expression) |",
         "|---|---|---|",
     ]
