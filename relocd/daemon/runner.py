@@ -73,6 +73,7 @@ class Runner(ABC, Generic[EffectT]):
         self._carrier: Carrier | None = None
         self._turn = DeferredLock()
         self._halted = False
+        self._noted_state = ""
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
 
@@ -140,7 +141,9 @@ class Runner(ABC, Generic[EffectT]):
         if effects:
             state = self.handover.state.value
             self.log.info("{id}: {state}: {effects}", id=self.id, state=state, effects=", ".join(effects))
-            self.note(MomentKind.STATE, state=state)
+            if state != self._noted_state:
+                self._noted_state = state
+                self.note(MomentKind.STATE, state=state)
             self._turn.run(background, self._guard(self._perform(effects)), f"relocation {self.id}")
 
     async def _perform(self, effects: tuple[EffectT, ...]) -> None:

@@ -16,7 +16,7 @@ from relocd.daemon.context import Context
 from relocd.daemon.opening import Promise, ask_for_place, open_lanes
 from relocd.daemon.report import Ending, Report
 from relocd.daemon.runner import Runner
-from relocd.errors import DriverError, JournalError, PeerUnreachable, Refused, StreamError
+from relocd.errors import DriverError, JournalError, Refused, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record
 from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
@@ -212,9 +212,9 @@ class SourceRelocation(Runner[SourceEffect]):
     def _target_aborted(self, failure: Failure) -> None:
         if self.handover.undecided:
             self._fail(failure)
-        else:
-            self.handover.failure = failure
-            self._event(SourceEvent.TARGET_WITHOUT_COPY)
+        elif (effects := self.handover.handle(SourceEvent.TARGET_WITHOUT_COPY)) is not None:
+            self.handover.failure = failure  # else it is the echo of our own, whose reason is kept
+            self._take(effects)
 
     def _hear(self, decision: Decision) -> None:
         meaning = {
@@ -260,10 +260,8 @@ class SourceRelocation(Runner[SourceEffect]):
             case CarrierEnded(totals=totals, counters=counters):
                 self._carried(counters)
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
-            case CarrierFailed(code=PeerUnreachable.code, text=text):
-                background(self._fail_late(Failure(PeerUnreachable.code, text)), "waiting for an explanation")
             case CarrierFailed(code=code, text=text):
-                self._fail(Failure(code, text))
+                background(self._fail_late(Failure(code, text)), "waiting for an explanation")
             case _:
                 pass
 
@@ -379,9 +377,12 @@ class SourceRelocation(Runner[SourceEffect]):
         await self._end(Mark.ABORTED, self.report.ended(kind, self._reason()))
 
     async def _end(self, mark: Mark, outcome: dict[str, object]) -> None:
-        """Tell those who wait, then have the end on disk: an open record would be acted on after a restart."""
-        self.report.finish()
-        await self._mark_surely(mark, outcome)
+        """Have the end on disk: an open record is acted on after a restart. Nobody waits for a full disk."""
+        try:
+            await self._mark(mark, outcome)
+        except JournalError:
+            self.report.finish()
+            await self._mark_surely(mark, outcome)
 
     async def _finish(self) -> None:
         for timer in (self._timer, self._unknown_timer):
@@ -389,6 +390,7 @@ class SourceRelocation(Runner[SourceEffect]):
                 timer.cancel()
         self.on_finish(self)
         self._leave()
+        self.report.finish()
 
     # -- small things ----------------------------------------------------------------------------------------------
 

@@ -6,20 +6,20 @@ it has neither run an instruction nor taken its disks.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
 from relocd.drivers.qemu import migration
-from relocd.drivers.qemu.disks import activate
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.plant import Plant
+from relocd.drivers.qemu.process import DYING_S
 from relocd.drivers.qemu.qmp import CommandRefused, MonitorLost
 from relocd.drivers.qemu.store import Role
 from relocd.errors import BadState, DriverError
 from relocd.model import DomainConfig, DomainState
 
 _STREAM = "relocd-in"
-_DYING_S = 5.0
 
 
 class QemuIncoming:
@@ -67,6 +67,8 @@ class QemuIncoming:
             raise await self._not_loaded(domain) from error
         if status != "completed":
             raise await self._not_loaded(domain)
+        # The source's QEMU gives up its locks before it sends the last byte; later than now nothing could be undone.
+        await self._plant.wait_disks(domain)
 
     async def resume(self, *, paused: bool) -> None:
         domain = self._domain()
@@ -76,10 +78,13 @@ class QemuIncoming:
             raise BadState(f"Domain '{self._config.name}' is not loaded.")
         await self._plant.network.connect(domain.config)
         if paused:
-            await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+            await self._plant.activate_disks(domain)
         else:
-            await _run(domain)
-            await domain.announce()
+            await self._run(domain)
+            with contextlib.suppress(
+                MonitorLost
+            ):  # it ran here; that it has ended since is told by the driver
+                await domain.announce()
         # Written last, so that the guest does not wait for a disk; whoever reads an old record sees the guest run.
         await domain.assign(Role.OWN)
 
@@ -100,15 +105,15 @@ class QemuIncoming:
 
     async def _not_loaded(self, domain: Domain) -> DriverError:
         """QEMU ends itself when a stream cannot be loaded; its reason is in its log then."""
-        await domain.process.ended.wait(_DYING_S)
+        await domain.process.ended.wait(DYING_S)
         reason = self._plant.complaint(domain.uuid) or "QEMU gave no reason"
         return DriverError(f"domain '{self._config.name}' could not be loaded: {reason}")
 
-
-async def _run(domain: Domain) -> None:
-    try:
-        await domain.cont()
-    except CommandRefused:
-        await domain.refresh()
-        if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
-            raise  # else it had ended before it left, and arrived as it was
+    async def _run(self, domain: Domain) -> None:
+        try:
+            await domain.cont()
+        except CommandRefused:
+            await domain.refresh()
+            if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
+                await self._plant.check_disks(domain)
+                raise  # else it had ended before it left, and arrived as it was

@@ -27,6 +27,9 @@ from relocd.errors import DriverError
 INHERITED_FD = 3
 """The number under which the one descriptor given to :func:`spawn` is open in the process."""
 
+DYING_S = 5.0
+"""A QEMU that has closed its monitor is about to end; it does not take longer than this."""
+
 _EXEC_POLL_S = 0.001
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
