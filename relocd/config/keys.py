@@ -159,7 +159,7 @@ SECTIONS = (
                 "throttle",
                 Flag(),
                 "Whether a domain may be slowed down when its rounds do not get any smaller, though the pause to aim "
-                "for is at its maximum: its processors then get less and less time, down to a hundredth, until the "
+                "for is at its maximum: its processors then get less and less time, down to a twentieth, until the "
                 "relocation ends. Without it a domain works at full speed up to the pause, and a relocation that "
                 "does not come to an end goes on until a limit or somebody ends it.",
             ),

@@ -22,8 +22,9 @@ PATIENCE = 3
 """After so many rounds in a row that did not shrink the pause that is needed is allowed at once, if it may be."""
 MARGIN = 1.25
 """What is allowed or advised is so many times the predicted pause: neither rate stands still."""
-THROTTLE_PERCENT = (20, 40, 60, 80, 99)
-"""How much of its time a guest's processors lose, step by step. QEMU knows no more than 99."""
+THROTTLE_PERCENT = (20, 40, 60, 80, 95)
+"""How much of their time a guest's processors lose, step by step. Beyond that they sleep so long at a stretch that
+QEMU, which waits for them between rounds under TCG, takes longer for it than the rounds get shorter."""
 THROTTLE_SETTLE_S = 4.0
 """Time for a step to show: QEMU takes it up at the second of its own looks, which are a second or more apart."""
 

@@ -56,7 +56,7 @@ def test_a_pause_that_may_not_be_is_never_allowed() -> None:
 def test_throttling_only_where_it_is_allowed_and_only_at_the_longest_pause() -> None:
     assert THROTTLE not in {v.kind for v in verdicts(Terms(), [1000] * 20)}
     told = verdicts(Terms(max_downtime_ms=40, throttle=True), [1000] * 9)
-    assert [v.throttle_percent for v in told] == [0, 0, *THROTTLE_PERCENT, 99, 99]
+    assert [v.throttle_percent for v in told] == [0, 0, *THROTTLE_PERCENT, 95, 95]
     assert [v.downtime_limit_ms for v in told] == [20] + [40] * 8
 
 
@@ -134,7 +134,11 @@ def test_whatever_happens_nothing_exceeds_its_limit_or_is_taken_back(
     for moment in story:
         verdict = judge.judge(moment)
         assert before.downtime_limit_ms <= verdict.downtime_limit_ms <= terms.max_downtime_ms
-        assert before.throttle_percent <= verdict.throttle_percent <= (99 if terms.throttle else 0)
+        assert (
+            before.throttle_percent
+            <= verdict.throttle_percent
+            <= (THROTTLE_PERCENT[-1] if terms.throttle else 0)
+        )
         before = verdict
 
 
