@@ -19,7 +19,7 @@ from uuid import UUID
 from attrs import frozen
 
 from relocd.config import Config
-from relocd.model import DomainConfig, DomainState, DomainStatus, HypervisorFacts, Progress
+from relocd.model import DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load, Progress
 
 
 @frozen
@@ -156,6 +156,12 @@ class Driver(Protocol):
         """The unix stream socket of the domain's console.
 
         What it says is kept in the log directory, in ``console-UUID.log``, up to the limit of the configuration.
+        """
+
+    async def measure(self, uuid: UUID) -> Load:
+        """Sample for some seconds what a domain does to its memory. Its guest does not notice.
+
+        Raises BadState for a domain that is being relocated.
         """
 
     def outgoing(self, uuid: UUID) -> Outgoing:

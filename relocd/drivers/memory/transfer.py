@@ -15,7 +15,8 @@ from relocd.errors import DriverError
 ACTIVE, PAUSED, COMPLETED, FAILED = "active", "paused", "completed", "failed"
 
 _MAX_ROUNDS = 3
-_DIRTY_PAGES = 16  # what a running guest writes during a round
+#: What a running guest writes during a round: always the same pages.
+DIRTY_PAGES = 16
 
 Check = Callable[[str], None]
 
@@ -105,7 +106,7 @@ class Transfer:
             self.round += 1
             pages, guest.dirty = sorted(guest.dirty), set()
             await stream.send_pages(self._write, guest, pages)
-            guest.work(_DIRTY_PAGES)
+            guest.work(DIRTY_PAGES)
         check("stream")
         guest.pause()
         self._advance(PAUSED)

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from relocd.config import Config
 from relocd.drivers.aio import awaited, background
 from relocd.drivers.base import DomainChanged, DriverPaths
-from relocd.drivers.qemu import lifecycle, logs
+from relocd.drivers.qemu import lifecycle, load, logs
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.incoming import QemuIncoming
@@ -23,7 +23,7 @@ from relocd.drivers.qemu.probe import probe
 from relocd.drivers.qemu.store import Record, Role
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
-from relocd.model import Action, DomainConfig, DomainState, DomainStatus, HypervisorFacts
+from relocd.model import Action, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load
 
 _QUIT_GRACE_S = 5.0
 """QEMU writes its caches back before it ends; a guest that is destroyed does not get longer than this."""
@@ -170,6 +170,9 @@ class QemuDriver:
 
     async def destroy(self, uuid: UUID) -> None:
         await self._destroy(self._own(uuid, "destroyed"))
+
+    async def measure(self, uuid: UUID) -> Load:
+        return await load.measure(self._own(uuid, "measured"), self._plant.worker)
 
     def outgoing(self, uuid: UUID) -> QemuOutgoing:
         return QemuOutgoing(self._plant, lambda: self._domains.get(uuid), self._destroy, self._settle)
