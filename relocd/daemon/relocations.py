@@ -16,12 +16,14 @@ from relocd.daemon.background import insist
 from relocd.daemon.connect import Peer, connect, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.measure import Measurements
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.target import TargetRelocation
 from relocd.drivers.base import DomainChanged
 from relocd.errors import BadState, UsageError
 from relocd.handover.machine import Failure
 from relocd.handover.record import Mark, Record, Role
+from relocd.handover.timeline import MomentKind
 from relocd.host import bootstore, facts
 from relocd.model import DomainConfig, DomainState, DomainStatus
 from relocd.preflight.facts import TargetFacts
@@ -65,6 +67,7 @@ class Relocations:
         self.context = context
         self._sources: dict[UUID, SourceRelocation] = {}
         self._targets: dict[UUID, TargetRelocation] = {}
+        self.measurements = Measurements(context)
         context.driver.subscribe(self._domain_changed)
 
     def hello(self) -> Hello:
@@ -84,6 +87,9 @@ class Relocations:
         record = beginnings.outgoing(domain.config, peer, live=live, was_paused=was_paused)
         relocation = SourceRelocation(self.context, record, peer.host)
         self._register(relocation)
+        predicted = self.measurements.recent(domain.uuid, peer)
+        if predicted is not None:
+            relocation.note(MomentKind.PREDICTION, **predicted)
         relocation.begin()
         return relocation
 

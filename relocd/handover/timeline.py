@@ -15,6 +15,7 @@ class MomentKind(enum.StrEnum):
     PHASE = "phase"  # what the operator is shown
     ROUND = "round"  # another pass over the dirty pages
     CHECKS = "checks"  # the preflight's verdicts
+    PREDICTION = "prediction"  # what was predicted shortly before it began
     PEER = "peer"  # the other host was asked what it knows
     OPERATOR = "operator"  # somebody cancelled or resolved
     FAILURE = "failure"  # why it ends

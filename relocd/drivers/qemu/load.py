@@ -43,13 +43,12 @@ _RESIDENT = re.compile(r"Rss: +([0-9]+) kB")
 
 async def measure(domain: Domain, worker: Worker) -> Load:
     """Sample a domain. Raises DriverError if QEMU cannot do it now."""
-    in_use_bytes = await worker.run(
-        _in_use_bytes, domain.process.identity.pid, domain.config.memory_mib * _MIB
-    )
-    if domain.guest is not DomainState.RUNNING:
-        return Load((0, 0), in_use_bytes)
-    one, two = [await _dirtied_bytes(domain, seconds) for seconds in WINDOWS_S]
-    return Load((one, max(one, two)), in_use_bytes)
+    dirtied_bytes = (0, 0)
+    if domain.guest is DomainState.RUNNING:
+        one, two = [await _dirtied_bytes(domain, seconds) for seconds in WINDOWS_S]
+        dirtied_bytes = one, max(one, two)
+    pid, memory_bytes = domain.process.identity.pid, domain.config.memory_mib * _MIB
+    return Load(dirtied_bytes, await worker.run(_in_use_bytes, pid, memory_bytes))
 
 
 async def _dirtied_bytes(domain: Domain, seconds: int) -> int:
