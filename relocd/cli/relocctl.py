@@ -14,6 +14,7 @@ from relocd import __version__
 from relocd.cli import commands, console, domainfile, failures, records, render
 from relocd.cli.client import DEFAULT_SOCKET, SOCKET_VARIABLE, Client, JsonObject, socket_path
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS, plain_table
+from relocd.cli.forecast import prediction_text
 from relocd.cli.progress import JsonView, View, view_for
 from relocd.errors import RelocdError, UsageError
 
@@ -143,17 +144,26 @@ def info(client: Client, as_json: bool) -> int:
     return answer(as_json, reply, render.info_text(reply))
 
 
+measure_option = click.option(
+    "--measure",
+    is_flag=True,
+    help="Sample guest and link for some three seconds and predict duration, downtime and bytes.",
+)
+
+
 @verb(epilog=f"Exits with {REFUSED} if a check fails. A warning does not stop a relocation.")
+@measure_option
 @domain_argument
 @host_argument
 @port_option
-def check(client: Client, as_json: bool, domain: str, host: str, port: int | None) -> int:
+def check(client: Client, as_json: bool, measure: bool, domain: str, host: str, port: int | None) -> int:
     """Find out whether DOMAIN can move to HOST, without moving it.
 
     Shows every check with its reason, and what to do about those that fail. 'migrate' makes the same checks.
     """
-    preflight = commands.check(client, domain, host, port=port)
-    answer(as_json, preflight.reply, render.preflight_text(preflight, domain, host))
+    preflight = commands.check(client, domain, host, port=port, measure=measure)
+    told = (render.preflight_text(preflight, domain, host), prediction_text(preflight.reply))
+    answer(as_json, preflight.reply, "\n\n".join(filter(None, told)))
     return SUCCESS if preflight.passed else REFUSED
 
 
@@ -171,14 +181,19 @@ step and last, also after a failure, the outcome.
 """,
 )
 @click.option("--live", "-l", is_flag=True, help="Let the guest work while its memory moves.")
+@measure_option
 @domain_argument
 @host_argument
 @port_option
-def migrate(client: Client, as_json: bool, live: bool, domain: str, host: str, port: int | None) -> int:
+def migrate(
+    client: Client, as_json: bool, live: bool, measure: bool, domain: str, host: str, port: int | None
+) -> int:
     """Move DOMAIN to HOST.
 
     On a terminal a bar shows how far it is; elsewhere a line is printed for every step.
     """
+    if measure:
+        _predict(client, as_json, domain, host, port)
     view: View = JsonView(sys.stdout) if as_json else view_for(domain, host)
     with view:
         outcome = commands.migrate(client, domain, host, live=live, port=port, on_progress=view.update)
@@ -190,6 +205,19 @@ def migrate(client: Client, as_json: bool, live: bool, domain: str, host: str, p
         prefix = "" if outcome.status == INTERRUPTED else "Error: "
         failures.report(outcome.error, outcome.hint, prefix=prefix)
     return outcome.status
+
+
+def _predict(client: Client, as_json: bool, domain: str, host: str, port: int | None) -> None:
+    """Tell what the relocation will take; the daemon puts it into the timeline. No hindrance is one to 'migrate'."""
+    try:
+        reply = commands.check(client, domain, host, port=port, measure=True).reply
+    except RelocdError as error:
+        reply = {"prediction": None, "no_prediction": str(error)}
+    if as_json:
+        keys = ("prediction", "no_prediction")
+        echo_json({"event": "prediction"} | {key: reply.get(key) for key in keys})
+    else:
+        click.echo(prediction_text(reply), err=True)
 
 
 @verb(epilog="A relocation that is decided cannot be cancelled; its domain belongs to the other host.")

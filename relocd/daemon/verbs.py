@@ -152,8 +152,6 @@ async def _forecast(desk: Desk, domain: DomainStatus, peer: Peer) -> Fields:
 async def _migrate(desk: Desk, request: Request) -> Fields:
     domain = _find(desk, request)
     peer = Peer(request.text("host"), request.port(desk.context.config.relocation_port))
-    if request.flag("measure"):
-        request.emit({"event": "prediction", **await _forecast(desk, domain, peer)})
     relocation = desk.relocations.migrate(domain, peer, live=request.flag("live"))
     stop_watching = relocation.report.watch(request.emit)
     request.on_close(stop_watching)

@@ -105,21 +105,6 @@ def test_the_relocation_that_follows_remembers_it(source: Daemon, target: Daemon
     assert moment["sentences"] == prediction["sentences"]
 
 
-def test_a_relocation_can_measure_first(source: Daemon, target: Daemon) -> None:
-    heard: list[dict[str, Any]] = []
-    source.client.call(
-        "migrate",
-        domain="web",
-        host="127.0.0.1",
-        port=target.port,
-        live=True,
-        measure=True,
-        on_progress=heard.append,
-    )
-    assert heard[0]["event"] == "prediction"
-    assert heard[0]["prediction"]["live"] == predicted(source)[0]["live"]
-
-
 def test_an_old_prediction_is_forgotten(
     source: Daemon, target: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
