@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +16,8 @@ from relocd.cli import commands, console, domainfile, failures, records, render
 from relocd.cli.client import DEFAULT_SOCKET, SOCKET_VARIABLE, Client, JsonObject, socket_path
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS, plain_table
 from relocd.cli.forecast import prediction_text
+from relocd.cli.picture import picture
+from relocd.cli.plot import svg
 from relocd.cli.progress import JsonView, View, view_for
 from relocd.errors import RelocdError, UsageError
 
@@ -292,17 +295,38 @@ def _ask_whether_sure(as_json: bool, advice: JsonObject) -> None:
 
 @verb()
 @click.option("--limit", "-n", type=click.IntRange(1, 10_000), help="How many at most. Default: 20.")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Draw this one relocation, as SVG: rates, what was left, rounds and the downtime.",
+)
 @click.argument("relocation", required=False)
-def history(client: Client, as_json: bool, limit: int | None, relocation: str | None) -> int:
+def history(
+    client: Client, as_json: bool, limit: int | None, plot_file: Path | None, relocation: str | None
+) -> int:
     """Show how relocations of this host ended, newest first.
 
     RELOCATION, the name or UUID of a domain, shows only those; a relocation's id shows that one with its
     timeline: phases, checks, rounds, rates, and why it ended as it did.
     """
     found = commands.history(client, relocation, limit)
+    if plot_file is not None:
+        _draw(found, plot_file)
     if any("timeline" in row for row in found):
         return answer(as_json, found, "\n\n".join(map(records.history_text, found)))
     return answer(as_json, found, records.history_table(found))
+
+
+def _draw(found: list[JsonObject], file: Path) -> None:
+    if file.suffix.lower() != ".svg":
+        raise UsageError(f"--plot writes SVG, and '{file}' does not end in .svg.", hint="Name it so.")
+    text = svg(picture(found))
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot write {file}: {error.strerror}.") from None
 
 
 @verb()
