@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+
+from attrs import evolve
 
 from relocd.cli.client import JsonObject
 from relocd.cli.plot import Band, Mark, Panel, Plot, Series
@@ -34,15 +37,20 @@ def _plot(record: JsonObject) -> Plot:
         points = tuple((_after(record, moment), _number(moment, key)) for moment in samples)
         return Series(name, points, colour, filled)
 
-    rates = (
+    sent, dirtied = (
         curve("sent on the wire", "rate_bytes_s", 0),
         curve("dirtied by the guest", "dirty_rate_bytes_s", 1),
     )
+    # Before the second round the hypervisor has not looked, and says 0.
+    known = tuple(itertools.dropwhile(lambda point: not point[1], dirtied.points))
     left = curve("memory left to send", "remaining_bytes", 2, filled=True)
     return Plot(
         title=_title(record),
         subtitle=_subtitle(record),
-        panels=(Panel("Rates", rates, "/s"), Panel("Remaining", (left,))),
+        panels=(
+            Panel("Rates", (sent, evolve(dirtied, points=known)) if known else (sent,), "/s"),
+            Panel("Remaining", (left,)),
+        ),
         marks=tuple(_marks(record)),
         bands=tuple(_blackout(record)),
     )
@@ -73,7 +81,8 @@ def _subtitle(record: JsonObject) -> str:
 
 def _marks(record: JsonObject) -> Iterable[Mark]:
     for moment in _of_kind(record, "round"):
-        yield Mark(_after(record, moment), f"{moment.get('round')}")
+        number = moment.get("round")
+        yield Mark(_after(record, moment), f"round {number}" if number == 1 else f"{number}")
     for moment in _of_kind(record, "failure"):
         yield Mark(_after(record, moment), f"failure: {moment.get('code')}", bad=True)
 

@@ -12,9 +12,15 @@ from xml.sax.saxutils import escape, quoteattr
 from attrs import field, frozen
 
 WIDTH, HEIGHT = 960, 600
-LEFT, RIGHT, TOP, BOTTOM = 84, 28, 104, 52
-GAP = 58
+EDGE, LEFT, RIGHT, TOP, BOTTOM = 24, 78, 28, 122, 52
+GAP = 60
 """Canvas and margins, in pixels; so much is between panels, where the legend of the lower one stands."""
+
+BETWEEN = (TOP + HEIGHT - BOTTOM) / 2 - GAP / 2 + 20
+"""Where labels disturb nothing: right below the upper one of two panels."""
+
+LETTER_PX = 6.6
+"""About the width of a letter of the usual size."""
 
 TICKS_X, TICKS_Y = 10, 5
 """About so many ticks an axis."""
@@ -22,8 +28,8 @@ TICKS_X, TICKS_Y = 10, 5
 DOTS_MAX = 80
 """Longer curves get no dots: they would be a rope."""
 
-LABEL_PX = 16
-"""Marks closer than this share the first one's label."""
+BAND_LABEL_PX = 160
+"""Wider bands have room for their label."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#3f4a8a")
 DARK_COLOURS = ("#56b4e9", "#ff9a4d", "#3fd0a0", "#e5a3c7", "#e6c84f", "#9fa8e8")
@@ -33,7 +39,7 @@ _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")
 
 @frozen
 class Series:
-    """One curve: points of seconds and bytes (or bytes a second), none negative. ``colour`` is an index of COLOURS."""
+    """One curve: points of seconds and bytes (or bytes a second), none negative. ``colour``: index of COLOURS."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -89,8 +95,8 @@ def svg(plot: Plot) -> str:
     height = (HEIGHT - TOP - BOTTOM - GAP * (len(plot.panels) - 1)) / len(plot.panels)
     tops = [TOP + number * (height + GAP) for number in range(len(plot.panels))]
     body = [
-        _text(LEFT, 34, plot.title, "title"),
-        _text(LEFT, 56, plot.subtitle, "quiet"),
+        _text(EDGE, 38, _cut(plot.title, 80), "title"),
+        _text(EDGE, 62, _cut(plot.subtitle, 130), "quiet"),
         *(line for band in plot.bands for line in _band(band, across)),
     ]
     for panel, top in zip(plot.panels, tops, strict=True):
@@ -188,8 +194,9 @@ def _panel(panel: Panel, across: _Axis, top: float, bottom: float) -> Iterable[s
     for tick in across.ticks:
         yield f'<path class="grid" d="M{tick.px:.1f} {top:.1f}V{bottom:.1f}"/>'
     yield f'<path class="axis" d="M{LEFT} {top:.1f}V{bottom:.1f}H{WIDTH - RIGHT}"/>'
-    yield _text(LEFT - 60, top - 12, f"{panel.title}, {unit}{panel.suffix}", "panel")
-    yield from _legend(panel.series, top - 16)
+    title = f"{panel.title}, {unit}{panel.suffix}"
+    yield _text(EDGE, top - 24, title, "panel")
+    yield from _legend(panel.series, EDGE + 34 + len(title) * LETTER_PX * 1.15, top - 28)
     for series in panel.series:
         yield from _curve(series, [(across.px(at_s), up.px(value)) for at_s, value in series.points], bottom)
 
@@ -208,48 +215,52 @@ def _curve(series: Series, points: Sequence[tuple[float, float]], bottom: float)
         yield f'<g class="{colour} dot">{dots}</g>'
 
 
-def _legend(series: Sequence[Series], middle: float) -> Iterable[str]:
-    """From the right edge leftwards, a short line and the name of each; last one first."""
-    x = float(WIDTH - RIGHT)
-    for one in reversed(series):
-        name = _clean(one.name)[:40]
-        x -= 7.0 * len(name)
-        yield _text(x, middle + 4, name, "legend")
-        yield f'<path class="c{one.colour % len(COLOURS)} curve" d="M{x - 26:.1f} {middle:.1f}h20"/>'
-        x -= 48
+def _legend(series: Sequence[Series], x: float, middle: float) -> Iterable[str]:
+    """A short line and the name of each, beside the panel's title."""
+    for one in series:
+        name = _cut(one.name, 40)
+        yield f'<path class="c{one.colour % len(COLOURS)} curve" d="M{x:.1f} {middle:.1f}h20"/>'
+        yield _text(x + 27, middle + 4, name, "legend")
+        x += 27 + len(name) * LETTER_PX + 26
 
 
 def _marks(marks: Sequence[Mark], across: _Axis) -> Iterable[str]:
-    labelled = -math.inf
+    """Those that are not bad have their label above, if there is room."""
+    free_from = -math.inf
     for mark in sorted(marks, key=lambda mark: mark.at_s):
         px = across.px(mark.at_s)
         yield f'<path class="{"bad " if mark.bad else ""}mark" d="M{px:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
-        if mark.bad or px - labelled >= LABEL_PX:
-            labelled = px
-            yield _text(px, TOP - 4 if not mark.bad else HEIGHT - BOTTOM - 6, mark.label, _side(px, mark.bad))
-
-
-def _side(px: float, bad: bool) -> str:
-    """Long labels lean away from the edge they are near."""
-    if not bad:
-        return "small middle"
-    return "badtext end" if px > WIDTH / 2 else "badtext"
+        half = len(mark.label) * LETTER_PX / 2
+        if mark.bad:
+            side = "badtext end" if px > WIDTH / 2 else "badtext"
+            yield _text(px + (-6 if px > WIDTH / 2 else 6), BETWEEN, mark.label, side)
+        elif px - half >= free_from:
+            free_from = px + half + 4
+            yield _text(px, TOP - 6, mark.label, "small middle")
 
 
 def _band(band: Band, across: _Axis) -> Iterable[str]:
     start, end = across.px(band.start_s), across.px(band.end_s)
     width = max(2.0, end - start)
     start = min(start, WIDTH - RIGHT - width)
+    kind = "wide band" if width > BAND_LABEL_PX else "band"
     yield (
-        f'<rect class="band" x="{start:.1f}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - BOTTOM - TOP}"/>'
+        f'<rect class="{kind}" x="{start:.1f}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - BOTTOM - TOP}"/>'
     )
-    middle = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP - GAP) / 2 - GAP / 2 + 4
-    anchor, x = ("end", start - 6) if start > WIDTH / 2 else ("", start + width + 6)
-    yield _text(x, middle, band.label, f"bandtext {anchor}".strip())
+    if width > BAND_LABEL_PX:
+        yield _text(start + width / 2, BETWEEN, band.label, "bandtext middle")
+    elif start > WIDTH / 2:
+        yield _text(start - 6, BETWEEN, band.label, "bandtext end")
+    else:
+        yield _text(start + width + 6, BETWEEN, band.label, "bandtext")
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(_clean(text))}</text>'
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def _clean(text: str) -> str:
@@ -272,12 +283,13 @@ text{{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",Verdana,sans-se
 .paper{{fill:#fff}} .grid{{stroke:#e8e8e8;fill:none}} .axis{{stroke:#999;fill:none}}
 .curve{{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}} .area{{fill-opacity:.12}}
 .mark{{stroke:#999;stroke-dasharray:2 4;fill:none}} .bad.mark{{stroke:#c0392b;stroke-dasharray:none}}
-.badtext{{fill:#c0392b;font-weight:600}} .band{{fill:#c0392b;fill-opacity:.22}} .bandtext{{fill:#a93226}}
+.badtext{{fill:#c0392b;font-weight:600}}
+.band{{fill:#c0392b;fill-opacity:.22}} .wide.band{{fill-opacity:.08}} .bandtext{{fill:#a93226}}
 {_colour_rules(COLOURS)}
 @media (prefers-color-scheme:dark){{
 text{{fill:#e6e6e6}} .quiet,.tick,.small{{fill:#a0a4aa}} .paper{{fill:#15181d}} .grid{{stroke:#2a2f37}}
 .axis,.mark{{stroke:#6b7280}} .bad.mark{{stroke:#ff7b6b}} .badtext,.bandtext{{fill:#ff9d90}}
-.band{{fill:#ff7b6b;fill-opacity:.3}}
+.band{{fill:#ff7b6b;fill-opacity:.3}} .wide.band{{fill-opacity:.12}}
 {_colour_rules(DARK_COLOURS)}
 }}
 </style>"""
