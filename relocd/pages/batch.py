@@ -20,6 +20,7 @@ import numpy.typing as npt
 from relocd.errors import StreamError
 from relocd.pages.items import PAGE_SIZE, Buffer, Item, Numbers, Octets, PageRun, Span, ZeroRun
 from relocd.pages.limits import BATCH_BYTES_MAX
+from relocd.pages.ranges import stretches
 
 TARGET_BYTES: Final = 256 << 10
 """Contents of a batch [bytes]: enough for a compressor to work on, and 2 ms on a link of 1 Gbit/s."""
@@ -191,15 +192,10 @@ class _BatchReader:
 
 
 def _ranges(numbers: Numbers) -> npt.NDArray[np.void]:
-    """Ascending stretches of page numbers, in the order given."""
-    breaks = np.flatnonzero(np.diff(numbers) != 1)
-    ranges = np.empty(len(breaks) + 1, _RANGE)
-    if len(breaks):
-        first = np.concatenate(([0], breaks + 1))
-        ranges["start"] = numbers[first]
-        ranges["count"] = np.diff(first, append=len(numbers))
-    else:
-        ranges[0] = numbers[0], len(numbers)
+    """Ascending stretches of page numbers, in the order given, as they are written down."""
+    starts, counts = stretches(numbers)
+    ranges = np.empty(len(starts), _RANGE)
+    ranges["start"], ranges["count"] = starts, counts
     return ranges
 
 

@@ -28,7 +28,7 @@ class Shell:
         ours, theirs = socket.socketpair()
         self.stream = ours
         argv = ["/bin/sh", "-c", script, "-uuid", str(self.uuid), f"path={self.console}"]
-        self.identity = spawn(argv, log=self.log, descriptor=theirs.fileno())
+        self.identity = spawn(argv, log=self.log, descriptors=[theirs.fileno()])
         theirs.close()
         self.process = call(Process, self.identity)
 
@@ -127,7 +127,7 @@ def test_what_it_uses_is_counted(shell: Shell) -> None:
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="cannot start /none"):
-        spawn(["/none"], log=tmp_path / "log", descriptor=0)
+        spawn(["/none"], log=tmp_path / "log", descriptors=[0])
 
 
 def test_a_scope_only_where_systemd_runs_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

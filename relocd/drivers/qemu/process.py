@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -25,7 +26,7 @@ from relocd.drivers.aio import OneShot
 from relocd.errors import DriverError
 
 INHERITED_FD = 3
-"""The number under which the one descriptor given to :func:`spawn` is open in the process."""
+"""The number under which the first descriptor given to :func:`spawn` is open in the process; then come the others."""
 
 _EXEC_POLL_S = 0.001
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -41,24 +42,43 @@ class Identity:
     start_ticks: int
 
 
-def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
-    """Start a program in its own session: standard error goes to ``log``, ``descriptor`` becomes
-    INHERITED_FD.
+def spawn(argv: list[str], *, log: Path, descriptors: Sequence[int]) -> Identity:
+    """Start a program in its own session: standard error goes to ``log``, ``descriptors`` become
+    INHERITED_FD and the numbers after it.
 
     Blocks for the moment a fork takes. Raises DriverError if the program cannot be started.
     """
+    with _above(INHERITED_FD + len(descriptors), descriptors) as held:
+        pid = _start(argv, log, held)
+    while not _command_line(pid) and _start_ticks(pid) is not None:
+        time.sleep(_EXEC_POLL_S)  # for a moment after the exec the kernel shows no arguments yet
+    return Identity(pid, _start_ticks(pid) or 0)
+
+
+@contextlib.contextmanager
+def _above(lowest: int, descriptors: Sequence[int]) -> Iterator[list[int]]:
+    """Copies whose numbers are out of the way of those that they get in the child."""
+    with contextlib.ExitStack() as stack:
+        held = []
+        for descriptor in descriptors:
+            held.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest))
+            stack.callback(os.close, held[-1])
+        yield held
+
+
+def _start(argv: list[str], log: Path, descriptors: Sequence[int]) -> int:
     writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = (
         *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable()),
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, str(log), writing, 0o600),
-        (os.POSIX_SPAWN_DUP2, descriptor, INHERITED_FD),
+        *((os.POSIX_SPAWN_DUP2, held, number) for number, held in enumerate(descriptors, INHERITED_FD)),
     )
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
         # Python ignores SIGPIPE, which a child would inherit.
-        pid = os.posix_spawnp(
+        return os.posix_spawnp(
             argv[0],
             argv,
             environment,
@@ -71,9 +91,6 @@ def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
         raise DriverError(
             f"cannot start {argv[0]}: {error.strerror}", hint="check qemu-binary in relocd's configuration"
         ) from error
-    while not _command_line(pid) and _start_ticks(pid) is not None:
-        time.sleep(_EXEC_POLL_S)  # for a moment after the exec the kernel shows no arguments yet
-    return Identity(pid, _start_ticks(pid) or 0)
 
 
 def _inheritable() -> Iterator[int]:

@@ -1,0 +1,30 @@
+"""Guest memory that others can write, too: a sealed memfd, mapped by QEMU, without a name in any file system."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from relocd.drivers.base import GuestMemory
+from relocd.drivers.qemu.cmdline import MEMORY_BLOCK, memory_bytes
+from relocd.errors import DriverError
+from relocd.model import DomainConfig
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""Nobody who is handed the memory can take pages away under the hypervisor, which would kill it."""
+
+
+def guest_memory(config: DomainConfig) -> GuestMemory:
+    """Empty memory for a domain; it takes no room until it is written. Raises DriverError."""
+    size_bytes = memory_bytes(config)
+    try:
+        descriptor = os.memfd_create(f"relocd-{config.uuid}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise DriverError(f"cannot make memory of {size_bytes} bytes: {error.strerror or error}") from None
+    return GuestMemory(MEMORY_BLOCK, size_bytes, descriptor)
