@@ -175,6 +175,8 @@ class _BatchReader:
             raise StreamError(f"a batch announces {total} pages where {limit} are possible")
         if starts.max() >= _PAGE_NUMBERS or (starts + counts).max() > _PAGE_NUMBERS:
             raise StreamError("a batch has a page number that no guest can have")
+        if count == 1:
+            return np.arange(starts[0], starts[0] + counts[0], dtype=np.uint64)
         before = counts.cumsum() - counts
         return np.repeat(starts - before, counts.astype(np.intp)) + np.arange(total, dtype=np.uint64)
 

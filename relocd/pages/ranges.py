@@ -7,11 +7,17 @@ import numpy.typing as npt
 
 from relocd.pages.items import Numbers
 
+_ONE = np.uint64(1)
+_START = np.zeros(1, np.intp)
+
 
 def stretches(numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.intp]]:
     """Where each ascending stretch begins and how many pages it has, in the order given. ``numbers`` is not empty."""
-    breaks = np.flatnonzero(np.diff(numbers) != 1)
+    breaks = np.flatnonzero(numbers[1:] != numbers[:-1] + _ONE)
     if not len(breaks):
         return numbers[:1], np.array([len(numbers)], np.intp)
-    first = np.concatenate(([0], breaks + 1))
-    return numbers[first], np.diff(first, append=len(numbers))
+    first = np.concatenate((_START, breaks + 1))
+    counts = np.empty_like(first)
+    counts[:-1] = first[1:] - first[:-1]
+    counts[-1] = len(numbers) - first[-1]
+    return numbers[first], counts
