@@ -1,10 +1,9 @@
-"""What processes and their children use of the machine while something is measured: processor time, private memory."""
+"""What processes and their children use of the machine meanwhile: processor time, private memory."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType

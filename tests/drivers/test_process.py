@@ -64,6 +64,19 @@ def test_it_has_its_own_session_and_only_the_descriptors_it_was_given(shell: She
     assert descriptors == {0, 1, 2, INHERITED_FD}
 
 
+def test_it_gets_descriptors_in_the_order_given_whatever_their_numbers_are_here(tmp_path: Path) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    ends = sorted((writing for _, writing in pipes), reverse=True)
+    script = f"echo first >&{INHERITED_FD}; echo second >&{INHERITED_FD + 1}"
+    identity = spawn(["/bin/sh", "-c", script], log=tmp_path / "log", descriptors=ends)
+    os.waitid(os.P_PID, identity.pid, os.WEXITED)
+    said = {writing: os.read(reading, 100) for reading, writing in pipes}
+    for pipe in pipes:
+        for end in pipe:
+            os.close(end)
+    assert said == {ends[0]: b"first\n", ends[1]: b"second\n"}
+
+
 def test_descriptors_that_we_were_started_with_stay_here(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
