@@ -29,6 +29,7 @@ class Usage:
         self._last: dict[int, float] = {}
         self._names: dict[int, str] = {}
         self._private_kib = 0
+        self._loads: list[float] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -41,6 +42,12 @@ class Usage:
     def private_mib(self) -> float:
         """MiB."""
         return self._private_kib / _KIB_PER_MIB
+
+    @property
+    def load(self) -> float:
+        """Processes that were running or ready to run, on average: far above what is measured means that the
+        processors were busy with something else."""
+        return sum(self._loads) / max(len(self._loads), 1)
 
     def cpu_by_name(self) -> dict[str, float]:
         """The same, apart: ``qemu-system-x86_64`` and so on, with the number of the side."""
@@ -71,6 +78,7 @@ class Usage:
             turn += 1
             if turn % _SEARCH_EVERY == 0:
                 self._search(_processes())
+                self._loads.append(_running())
                 self._private_kib = max(self._private_kib, *map(self._weigh, self._known))
             self._look()
 
@@ -100,6 +108,14 @@ def _processes() -> dict[int, int]:
         if entry.isdigit() and (fields := _stat(int(entry))):
             found[int(entry)] = int(fields[2])
     return found
+
+
+def _running() -> float:
+    """procs_running of proc_stat(5), without the one that asks."""
+    (line,) = [
+        line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("procs_running")
+    ]
+    return float(line.split()[1]) - 1
 
 
 def _stat(pid: int) -> list[str]:

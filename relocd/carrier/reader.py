@@ -41,7 +41,9 @@ class StreamReader:
         False at the end of the stream, with nothing gathered.
         """
         more = True
-        while self._gather(builder) and more and not self._ended:
+        while self._gather(builder) and not self._ended and not builder.worth_sending:
+            if not more and not builder.empty:
+                break
             left = len(self._rest)
             self._memory[:left] = self._rest
             size, more = self._receive(stream, self._memory[left:], wait=builder.empty)

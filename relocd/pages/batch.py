@@ -55,6 +55,11 @@ class BatchBuilder:
         """Whether nothing was added yet."""
         return not self._items
 
+    @property
+    def worth_sending(self) -> bool:
+        """Whether it is at least half full. To fill it up a run would be cut, and then cost twice."""
+        return self._contents >= TARGET_BYTES // 2 or self.zero_pages >= ZERO_PAGES_MAX // 2
+
     def add(self, item: Item) -> Item | None:
         """Copy an item in, or that part of it for which there is room; return the rest, if any."""
         room = TARGET_BYTES - self._contents

@@ -26,18 +26,20 @@ bytes."""
 DENSE_SKIP_MAX: Final = 16
 """After dense batches, at most this many go raw before the next one is tried."""
 
-SETTLE_BYTES: Final = 1 << 20
+SETTLE_BYTES: Final = 2 << 20
 SETTLE_S: Final = 0.02
 """After a change of level this much content or time, whichever is first, does not count: buffers fill or drain."""
-WINDOW_BYTES: Final = 4 << 20
+WINDOW_BYTES: Final = 16 << 20
 WINDOW_S: Final = 0.1
-"""A measurement ends after this much content or time, whichever is first."""
+"""A measurement ends after this much content or time, whichever is first. A shorter one would mostly see what else
+the processors do just then."""
 HOPELESS: Final = 0.5
 HOPELESS_S: Final = 0.01
 """A trial that reaches less than this part of the rate so far, for this long, is not worth its time."""
 HOLD_BYTES: Final = 16 << 20
 HOLD_BYTES_MAX: Final = 2 << 30
-"""Content between two trials: at first, and after many trials that changed nothing (it doubles)."""
+HOLD_GROWTH: Final = 4
+"""Content between two trials: at first, at most, and how it grows with each trial that changed nothing."""
 CHEAPER_IS_ENOUGH: Final = 0.9
 DEARER_MUST_GAIN: Final = 1.1
 CHANGED: Final = 0.5
@@ -138,7 +140,7 @@ class _Ladder:
             self._home_rate = rate
             self._home = self._at
         else:
-            self._hold_bytes = min(2 * self._hold_bytes, HOLD_BYTES_MAX)
+            self._hold_bytes = min(HOLD_GROWTH * self._hold_bytes, HOLD_BYTES_MAX)
         self._go(self._home)
 
     def _try_another(self) -> None:
