@@ -157,4 +157,5 @@ class OutcomeKind(enum.StrEnum):
     COMPLETED = "completed"  # runs on the target
     REFUSED = "refused"  # the target (or this host) said no before anything moved
     FAILED = "failed"  # began and was undone: the domain is on the source
+    RESOLVED = "resolved"  # an operator gave up the copy here: the target has the domain, or nobody
     UNKNOWN = "unknown"  # committed, not yet confirmed: both sides keep asking

@@ -131,6 +131,13 @@ def cancel(client: Client, reference: str) -> JsonObject:
     return client.call("cancel", relocation=reference)
 
 
+def resolve(client: Client, reference: str, *, resume_here: bool, sure: bool) -> JsonObject:
+    """Decide about a relocation whose peer is gone; without ``sure``, only what that would mean."""
+    return client.call(
+        "resolve", relocation=reference, resume_here=resume_here, discard=not resume_here, sure=sure
+    )
+
+
 def status(client: Client) -> list[JsonObject]:
     """The relocations that are under way, in and out."""
     reply = client.call("status", timeout_s=LOOK_TIMEOUT_S)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from relocd import __version__
-from relocd.cli import commands, console, domainfile, failures, render
+from relocd.cli import commands, console, domainfile, failures, records, render
 from relocd.cli.client import DEFAULT_SOCKET, SOCKET_VARIABLE, Client, JsonObject, socket_path
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS, plain_table
 from relocd.cli.progress import JsonView, View, view_for
@@ -195,21 +195,70 @@ def migrate(client: Client, as_json: bool, live: bool, domain: str, host: str, p
 @verb(epilog="A relocation that is decided cannot be cancelled; its domain belongs to the other host.")
 @click.argument("relocation")
 def cancel(client: Client, as_json: bool, relocation: str) -> int:
-    """End a relocation that is leaving this host.
+    """End a relocation, out or in, before it is decided.
 
-    RELOCATION is its id, or the name or UUID of its domain. The domain stays on this host, as it was.
+    RELOCATION is its id, or the name or UUID of its domain. The domain stays on the source, as it was.
     """
     outcome = commands.cancel(client, relocation)
-    return answer(
-        as_json, outcome, f"Relocation {outcome.get('relocation')} is cancelled; the domain runs on here."
-    )
+    text = f"Relocation {outcome.get('relocation')} is cancelled; the domain stays on the source, as it was."
+    return answer(as_json, outcome, text)
 
 
 @verb()
 def status(client: Client, as_json: bool) -> int:
-    """Show the relocations under way, in and out, with how far each is decided."""
+    """Show the relocations under way, in and out, with how far each is decided.
+
+    Of one that is decided and not confirmed it tells what this host and the other one know.
+    """
     found = commands.status(client)
-    return answer(as_json, found, render.status_table(found))
+    return answer(as_json, found, records.status_text(found))
+
+
+@verb(
+    epilog="""\b
+Examples:
+  relocctl resolve web --resume-here      the copy here is the domain now
+  relocctl resolve web --discard          the copy here goes, wherever the domain is
+
+Only for the day a host is gone for good in the short time between decision and
+confirmation. As long as that host can be asked, this refuses: the two settle it
+by themselves. Without --yes it says what is known and what is risked, and asks.
+""",
+)
+@click.option("--resume-here", is_flag=True, help="The copy on this host is the domain: resume it.")
+@click.option("--discard", is_flag=True, help="Destroy the copy on this host.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask. Use it only after reading what is risked.")
+@click.argument("relocation")
+def resolve(
+    client: Client, as_json: bool, resume_here: bool, discard: bool, yes: bool, relocation: str
+) -> int:
+    """Decide about a relocation whose other host is gone for good.
+
+    RELOCATION is its id, or the name or UUID of its domain, as 'relocctl status' shows it.
+    """
+    if resume_here == discard:
+        raise UsageError(
+            "Say what is to become of the copy on this host: --resume-here or --discard.",
+            hint="'relocctl status' tells what is known.",
+        )
+    advice = commands.resolve(client, relocation, resume_here=resume_here, sure=False)
+    if not yes:
+        if not as_json:
+            click.echo(records.advice_text(advice), err=True)
+        _ask_whether_sure(as_json, advice)
+    decided = commands.resolve(client, relocation, resume_here=resume_here, sure=True)
+    done = "is resumed here" if resume_here else "is given up here"
+    return answer(as_json, decided, f"Decided: the copy of domain '{decided.get('domain')}' {done}.")
+
+
+def _ask_whether_sure(as_json: bool, advice: JsonObject) -> None:
+    if as_json or not sys.stdin.isatty():
+        raise UsageError(
+            "Nothing is decided: this needs somebody who is sure.",
+            hint=f"{advice.get('risk')} Then repeat the command with --yes.",
+        )
+    if not click.confirm("Decide so?", err=True):
+        raise UsageError("Nothing is decided.", hint="'relocctl status' shows what is known.")
 
 
 @verb()
@@ -218,10 +267,13 @@ def status(client: Client, as_json: bool) -> int:
 def history(client: Client, as_json: bool, limit: int | None, relocation: str | None) -> int:
     """Show how relocations of this host ended, newest first.
 
-    RELOCATION, an id or the name of a domain, shows only those.
+    RELOCATION, the name or UUID of a domain, shows only those; a relocation's id shows that one with its
+    timeline: phases, checks, rounds, rates, and why it ended as it did.
     """
     found = commands.history(client, relocation, limit)
-    return answer(as_json, found, render.history_table(found))
+    if any("timeline" in row for row in found):
+        return answer(as_json, found, "\n\n".join(map(records.history_text, found)))
+    return answer(as_json, found, records.history_table(found))
 
 
 @verb()

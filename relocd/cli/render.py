@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 
 import click
@@ -60,41 +59,6 @@ def domains_table(domains: Iterable[Domain]) -> str:
             for d in sorted(domains, key=lambda d: d.id)
         ),
         right=frozenset({1, 3, 4, 5}),
-    )
-
-
-def status_table(relocations: Iterable[JsonObject]) -> str:
-    """``relocctl status``: one line a relocation under way."""
-    header = ("RELOCATION", "ROLE", "DOMAIN", "PEER", "STATE", "PEER IS")
-    return table(
-        header,
-        (
-            (
-                *(str(r.get(key, "")) for key in ("relocation", "role", "domain", "peer", "state")),
-                "connected" if r.get("connected") else "being asked",
-            )
-            for r in relocations
-        ),
-    )
-
-
-def history_table(relocations: Iterable[JsonObject]) -> str:
-    """``relocctl history``: one line a relocation of the past."""
-    header = ("BEGAN", "ROLE", "DOMAIN", "PEER", "OUTCOME", "TIME", "DOWNTIME", "SENT", "RELOCATION")
-    return table(header, (_history_row(r) for r in relocations), right=frozenset({5, 6, 7}))
-
-
-def _history_row(record: JsonObject) -> tuple[str, ...]:
-    outcome = record.get("outcome") or {}
-    duration, downtime, sent = (outcome.get(key) for key in ("duration_s", "downtime_ms", "bytes_sent"))
-    return (
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(record.get("began_s") or 0))),
-        *(str(record.get(key, "")) for key in ("role", "domain", "peer")),
-        str(outcome.get("outcome") or record.get("mark", "")),
-        "" if duration is None else duration_text(duration),
-        "" if downtime is None else f"{downtime:.0f} ms",
-        "" if not sent else size_text(sent),
-        str(record.get("relocation", "")),
     )
 
 

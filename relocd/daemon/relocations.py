@@ -7,10 +7,12 @@ import socket
 from collections.abc import Callable
 from uuid import UUID
 
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import DeferredList, TimeoutError  # noqa: A004 - Twisted's own
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from relocd.daemon import beginnings
+from relocd.daemon.background import insist
 from relocd.daemon.connect import Peer, connect, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
@@ -41,10 +43,17 @@ from relocd.wire.messages import (
 _MARK_MEANS = {
     Mark.BEGUN: Decision.UNDECIDED,
     Mark.COMMITTED: Decision.COMMITTED,
-    Mark.OWNED: Decision.OWNED,
+    Mark.OWNED: Decision.COMMITTED,
+    Mark.UNDOING: Decision.ABORTED,
     Mark.DONE: Decision.COMMITTED,
+    Mark.ARRIVED: Decision.OWNED,
     Mark.ABORTED: Decision.ABORTED,
+    Mark.LOST: Decision.LOST,
 }
+
+
+#: How long a stop waits for undecided relocations to be undone, in seconds.
+STOP_WAIT_S = 15.0
 
 
 class Relocations:
@@ -71,7 +80,9 @@ class Relocations:
                 f"{len(self._sources)} relocations leave this host already, its limit",
                 hint="Wait for one to end, or raise xen-relocation-max-outgoing.",
             )
-        relocation = SourceRelocation(self.context, domain.config, peer, live=live)
+        was_paused = self.context.driver.outgoing(domain.uuid).was_paused
+        record = beginnings.outgoing(domain.config, peer, live=live, was_paused=was_paused)
+        relocation = SourceRelocation(self.context, record, peer.host)
         self._register(relocation)
         relocation.begin()
         return relocation
@@ -137,7 +148,7 @@ class Relocations:
     async def _accept(
         self, proposal: Propose, hello: Hello, dialogue: Dialogue, checks: tuple[Check, ...]
     ) -> None:
-        record = TargetRelocation.record_for(proposal, hello, dialogue)
+        record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port))
         relocation = TargetRelocation(self.context, record, self._forget_target)
         # Registered before anything is awaited: from here on the promise counts for those who ask next.
         self._targets[relocation.id] = relocation
@@ -234,10 +245,28 @@ class Relocations:
                 name=record.domain.name,
             )
             self._take_up(record)
+        for domain in self.context.driver.list():
+            await self._look_after(domain)
+
+    async def _look_after(self, domain: DomainStatus) -> None:
+        """A domain that no open record speaks of: the journal was moved away or lost."""
+        if self.busy(domain.uuid):
+            return
+        if domain.state is DomainState.RUNNING:
+            # One that runs is this host's own, whatever it was being moved for; there is nothing to do for most.
+            outgoing = self.context.driver.outgoing(domain.uuid)
+            await insist(self.context.reactor, outgoing.cancel, f"taking domain {domain.name} back")
+        elif domain in self.orphans():
+            self.log.critical(
+                "domain {name} is here, {state}, and the journal knows of no relocation: it is kept as it is until "
+                "'relocctl resolve {name}' decides",
+                name=domain.name,
+                state=domain.state.value,
+            )
 
     def _take_up(self, record: Record) -> None:
         if record.role is Role.SOURCE:
-            source = SourceRelocation.from_record(self.context, record)
+            source = SourceRelocation(self.context, record, record.peer_host)
             self._register(source)
             source.recover()
         else:
@@ -248,10 +277,13 @@ class Relocations:
     async def stop(self) -> None:
         """End what is not decided: those domains stay where they are. The rest is seen through at the next start."""
         why = Failure("cancelled", "relocd is being stopped", "Start it again and repeat the relocation.")
-        undecided = [source for source in self._sources.values() if source.cancel(why)]
-        for target in list(self._targets.values()):
-            target.cancel(why)
-        await DeferredList([source.done for source in undecided])
+        ending = [relocation.over for relocation in self._all() if relocation.cancel(why)]
+        try:
+            await DeferredList(ending, consumeErrors=True).addTimeout(STOP_WAIT_S, self.context.reactor)
+        except TimeoutError:
+            self.log.error("not everything could be undone in time; the next start goes on with it")
+        for relocation in self._all():
+            relocation.halt()
 
     def _domain_changed(self, change: DomainChanged) -> None:
         if change.state is not None:
@@ -264,14 +296,20 @@ class Relocations:
         """Those that have not ended, for people who ask."""
         return self._all()
 
-    def find_outgoing(self, reference: str) -> SourceRelocation:
-        """The outgoing relocation of that id, or of the domain of that name or UUID. Raises UsageError."""
-        for relocation in self._sources.values():
+    def orphans(self) -> list[DomainStatus]:
+        """Copies whose relocation this journal does not know: they neither run nor go until an operator decides."""
+        on_their_way = (DomainState.INCOMING, DomainState.OUTGOING)
+        domains = self.context.driver.list()
+        return [domain for domain in domains if domain.state in on_their_way and not self.busy(domain.uuid)]
+
+    def find(self, reference: str) -> SourceRelocation | TargetRelocation:
+        """The relocation under way of that id, or of the domain of that name or UUID. Raises UsageError."""
+        for relocation in self._all():
             if reference in (str(relocation.id), relocation.domain.name, str(relocation.domain.uuid)):
                 return relocation
         raise UsageError(
-            f"No relocation '{reference}' is leaving this host.",
-            hint="'relocctl status' shows those under way.",
+            f"No relocation '{reference}' is under way on this host.",
+            hint="'relocctl status' shows those that are, 'relocctl history' those that have ended.",
         )
 
 

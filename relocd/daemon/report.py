@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from uuid import UUID
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -22,7 +21,8 @@ from relocd.errors import (
     StreamError,
 )
 from relocd.handover.machine import Failure
-from relocd.model import DomainConfig, OutcomeKind, Progress
+from relocd.handover.record import Record
+from relocd.model import OutcomeKind, Progress
 
 #: Called with each progress object (docs/control.md).
 Watcher = Callable[[dict[str, object]], None]
@@ -68,20 +68,20 @@ class Ending:
 class Report:
     """Collects the numbers of one relocation on its source. Times are the source's monotonic clock."""
 
-    def __init__(self, relocation: UUID, domain: DomainConfig, host: str, live: bool) -> None:
+    def __init__(self, record: Record, host: str) -> None:
         self.was_refused = False
         self.stream_bytes = 0
+        self.rounds = 0
         self._facts = {
-            "relocation": str(relocation),
-            "domain": domain.name,
-            "uuid": str(domain.uuid),
+            "relocation": str(record.relocation),
+            "domain": record.domain.name,
+            "uuid": str(record.domain.uuid),
             "host": host,
-            "live": live,
+            "live": record.live,
         }
-        self._began = time.monotonic()
+        self._began = time.monotonic() - (time.time() - record.began_s)  # which may be a former daemon's
         self._phase = "connect"
         self._progress = Progress()
-        self._rounds = 0
         self._percent = 0.0
         self._wire: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._pages = self._zero_pages = 0
@@ -103,7 +103,7 @@ class Report:
     def progress(self, progress: Progress) -> None:
         """The hypervisor's counters."""
         self._progress = progress
-        self._rounds = max(self._rounds, progress.round)
+        self.rounds = max(self.rounds, progress.round)
         if progress.total_bytes:
             done = 1.0 - min(1.0, progress.remaining_bytes / progress.total_bytes)
             room = PHASE_PERCENT["switchover"] - PHASE_PERCENT["memory"]
@@ -133,6 +133,8 @@ class Report:
 
     def unknown(self) -> None:
         """The target has not confirmed for long: those who wait are told so, the work goes on."""
+        if self._ending is not None:
+            return
         error = OutcomeUnknown(
             "the hand-over is decided and the target has not confirmed it; both hosts keep asking each other",
             hint="Look at 'relocctl list' on both hosts. The paused copy here is kept until the target answers.",
@@ -148,7 +150,7 @@ class Report:
         outcome: dict[str, object] = {
             "outcome": kind.value,
             **self._facts,
-            "rounds": self._rounds,
+            "rounds": self.rounds,
             "duration_s": round(time.monotonic() - self._began, 3),
             "downtime_ms": downtime,
             "bytes_sent": self._wire[-1][1],
@@ -169,6 +171,21 @@ class Report:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(self._ending)
+
+    def round_facts(self, progress: Progress) -> dict[str, object]:
+        """What the timeline says when a round begins."""
+        return {
+            "round": progress.round,
+            "remaining_bytes": progress.remaining_bytes,
+            "dirty_rate_bytes_s": progress.dirty_rate_bytes_s,
+            "rate_bytes_s": self.snapshot()["rate_bytes_s"],
+        }
+
+    def sample(self) -> dict[str, object]:
+        """Counters of this moment, for the timeline."""
+        names = ("round", "remaining_bytes", "dirty_rate_bytes_s", "rate_bytes_s", "sent_bytes")
+        snapshot = self.snapshot()
+        return {"stream_bytes": self.stream_bytes} | {name: snapshot[name] for name in names}
 
     # -- what others ask -------------------------------------------------------------------------------------------
 
@@ -193,7 +210,7 @@ class Report:
             "event": "progress",
             "relocation": self._facts["relocation"],
             "phase": self._phase,
-            "round": self._rounds,
+            "round": self.rounds,
             "total_bytes": self._progress.total_bytes,
             "remaining_bytes": self._progress.remaining_bytes,
             "sent_bytes": after,

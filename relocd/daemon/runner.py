@@ -1,30 +1,36 @@
-"""What the runners of both sides share: carry out a machine's effects, keep the record, hold carrier and dialogue."""
+"""What the runners of both sides share: carry out a machine's effects, keep the record, talk to the peer."""
 
 from __future__ import annotations
 
 import enum
 import hmac
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, Protocol, TypeVar
-from uuid import UUID
 
-from attrs import evolve
-from twisted.internet.defer import DeferredLock
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from relocd.daemon.background import background
+from relocd.daemon.background import RETRY_FIRST_S, RETRY_LAST_S, background, insist
 from relocd.daemon.carriers import Carrier
 from relocd.daemon.connect import Peer, connect, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
-from relocd.errors import RelocdError
+from relocd.errors import JournalError, RelocdError
 from relocd.handover.machine import Failure
 from relocd.handover.record import Mark, Record
+from relocd.handover.timeline import MomentKind, Timeline
+from relocd.model import DomainConfig
 from relocd.wire.messages import Decision, Inquire, Message, Standing
 
 EffectT = TypeVar("EffectT", bound=enum.StrEnum)
 DoneT_co = TypeVar("DoneT_co", bound=enum.StrEnum, covariant=True)
+
+#: How often both sides measure, and let the other one hear that they are there, in seconds.
+TICK_S = 0.5
 
 
 class Handover(Protocol[DoneT_co]):
@@ -38,19 +44,48 @@ class Handover(Protocol[DoneT_co]):
     def fail(self, failure: Failure) -> tuple[DoneT_co, ...] | None: ...
 
 
+@frozen
+class Word:
+    """What the peer said when it was last asked, and when (Unix time); or why it did not answer."""
+
+    at_s: float
+    decision: Decision | None
+    text: str = ""
+
+
 class Runner(ABC, Generic[EffectT]):
     """One relocation on one side. Subclasses hear events, feed their machine, and say how each effect is done."""
 
     log = Logger()
     handover: Handover[EffectT]
 
-    def __init__(self, context: Context, relocation: UUID, record: Record | None) -> None:
-        self.id = relocation
+    def __init__(self, context: Context, record: Record) -> None:
+        self.id = record.relocation
+        self.timeline = Timeline()
+        self.word: Word | None = None
+        self.over: Deferred[None] = Deferred()
         self._context = context
         self._record = record
         self._dialogue: Dialogue | None = None
         self._carrier: Carrier | None = None
         self._turn = DeferredLock()
+        self._halted = False
+        self._ticker = LoopingCall(self._tick)
+        self._ticker.clock = context.reactor
+
+    @property
+    def record(self) -> Record:
+        """What the journal holds of it."""
+        return self._record
+
+    @property
+    def domain(self) -> DomainConfig:
+        return self._record.domain
+
+    @property
+    def connected(self) -> bool:
+        """Is there a dialogue with the peer?"""
+        return self._dialogue is not None
 
     # -- for subclasses to say -------------------------------------------------------------------------------------
 
@@ -67,24 +102,42 @@ class Runner(ABC, Generic[EffectT]):
         """The dialogue's connection is gone."""
 
     @abstractmethod
-    def description(self) -> dict[str, object]:
-        """This relocation as ``relocctl status`` shows it (docs/control.md)."""
+    def _hear(self, decision: Decision) -> None:
+        """The peer says, asked over a new connection, what it knows."""
+
+    @abstractmethod
+    def _tick(self) -> None:
+        """Called regularly: measure, and tell the peer."""
+
+    @property
+    @abstractmethod
+    def waiting(self) -> bool:
+        """Does this side depend on the peer's word about the decision?"""
+
+    @abstractmethod
+    def details(self) -> dict[str, object]:
+        """What only this side's ``relocctl status`` shows (docs/control.md)."""
 
     @abstractmethod
     def standing(self) -> Decision:
         """What the peer is told when it asks."""
+
+    @abstractmethod
+    def cancel(self, why: Failure) -> bool:
+        """End the relocation if it is not decided yet; says whether that was possible."""
+
+    @abstractmethod
+    def decide(self, *, resume_here: bool) -> bool:
+        """An operator decides what the peer cannot be asked any more; says whether that means something now."""
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
     def _take(self, effects: tuple[EffectT, ...] | None) -> None:
         """Carry out what the machine wants."""
         if effects:
-            self.log.info(
-                "{id}: {state}: {effects}",
-                id=self.id,
-                state=self.handover.state.value,
-                effects=", ".join(effects),
-            )
+            state = self.handover.state.value
+            self.log.info("{id}: {state}: {effects}", id=self.id, state=state, effects=", ".join(effects))
+            self.note(MomentKind.STATE, state=state)
             self._turn.run(background, self._guard(self._perform(effects)), f"relocation {self.id}")
 
     async def _perform(self, effects: tuple[EffectT, ...]) -> None:
@@ -112,8 +165,12 @@ class Runner(ABC, Generic[EffectT]):
     def _fail(self, failure: Failure) -> None:
         effects = self.handover.fail(failure)
         if effects is not None:
-            self.log.warn("{id}: {text}", id=self.id, text=failure.text)
+            self._note_failure(failure)
         self._take(effects)
+
+    def _note_failure(self, failure: Failure) -> None:
+        self.log.warn("{id}: {text}", id=self.id, text=failure.text)
+        self.note(MomentKind.FAILURE, code=failure.code, text=failure.text)
 
     def domain_gone(self, reason: str) -> None:
         """The driver says that the domain ended by itself while it was on its way."""
@@ -123,15 +180,18 @@ class Runner(ABC, Generic[EffectT]):
 
     def attach(self, dialogue: Dialogue) -> None:
         """Go on over this connection; an earlier one is closed."""
-        if self._dialogue is not None:
+        if self._dialogue is not None and self._dialogue is not dialogue:
             self._dialogue.close()
         self._dialogue = dialogue
-        dialogue.set_idle_timeout(0)
+        dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
+        if not self._ticker.running:
+            self._ticker.start(TICK_S, now=False)
         dialogue.listen(self._message, self._link_lost)
 
     def token_matches(self, token: str) -> bool:
         """Does a peer that names this relocation know its token?"""
-        return self._record is not None and hmac.compare_digest(token.encode(), self._record.token.encode())
+        own = self._record.token
+        return bool(own) and hmac.compare_digest(token.encode(), own.encode())
 
     def _tell(self, message: Message) -> None:
         if self._dialogue is not None:
@@ -140,9 +200,40 @@ class Runner(ABC, Generic[EffectT]):
     def _answer(self, question: Inquire) -> None:
         self._tell(Standing(question.relocation, self.standing()))
 
+    async def _ask_without_end(self, pause_s: float) -> None:
+        """Ask until the answer decides or the peer is connected again. The pauses grow up to RETRY_LAST_S."""
+        while self._must_ask:
+            await deferLater(self._context.reactor, pause_s)
+            pause_s = max(RETRY_FIRST_S, min(pause_s * 2, RETRY_LAST_S))
+            if self._must_ask:
+                try:
+                    await self.ask()
+                except RelocdError as error:
+                    self.log.warn("{id}: the peer does not answer: {error}", id=self.id, error=error)
+
+    @property
+    def _must_ask(self) -> bool:
+        return self.waiting and not self.connected and not self._halted
+
+    async def ask(self) -> Decision:
+        """Connect to the peer anew, ask what it knows, and act on it. Raises RelocdError if it does not answer.
+
+        The connection is kept if the peer's own half of the relocation is alive and has not decided.
+        """
+        try:
+            decision, dialogue = await self._inquire()
+        except RelocdError as error:
+            self._note_word(None, str(error))
+            raise
+        self._note_word(decision)
+        if decision in (Decision.PREPARED, Decision.COMMITTED, Decision.UNDECIDED):
+            self.attach(dialogue)
+        else:
+            dialogue.close()
+        self._hear(decision)
+        return decision
+
     async def _inquire(self) -> tuple[Decision, Dialogue]:
-        """Connect to the peer anew and ask what it knows. Raises RelocdError if it does not answer."""
-        assert self._record is not None
         timeout_s = self._context.config.connect_timeout_s
         peer = Peer(self._record.peer_host, self._record.peer_port)
         dialogue = await connect(self._context.reactor, peer, timeout_s)
@@ -153,18 +244,54 @@ class Runner(ABC, Generic[EffectT]):
         except BaseException:
             dialogue.close()
             raise
-        self.log.info("{id}: the peer says: {decision}", id=self.id, decision=standing.decision.value)
         return standing.decision, dialogue
 
-    # -- record and carrier ----------------------------------------------------------------------------------------
+    def _note_word(self, decision: Decision | None, text: str = "") -> None:
+        before, self.word = self.word, Word(time.time(), decision, text)
+        if before is None or (before.decision, before.text) != (decision, text):
+            says = decision.value if decision else None
+            self.log.info("{id}: the peer says: {says}", id=self.id, says=says or text)
+            self.note(MomentKind.PEER, says=says, text=text)
+
+    # -- record, timeline and carrier ------------------------------------------------------------------------------
+
+    def note(self, kind: MomentKind, **detail: object) -> None:
+        """Put something in the timeline; it is on disk with the next decision."""
+        self.timeline.add(time.time(), kind, **detail)
 
     async def _mark(self, mark: Mark, outcome: dict[str, object] | None = None) -> None:
-        """Put a decision on disk. Raises JournalError."""
-        assert self._record is not None
-        self._record = evolve(self._record, mark=mark, outcome=outcome or {})
-        await self._context.journal.write(self._record)
+        """Put a decision on disk. Raises JournalError, and nothing has changed then."""
+        record = evolve(self._record, mark=mark, outcome=outcome or {})
+        moments = self.timeline.take_new()
+        try:
+            await self._context.journal.write(record, moments)
+        except JournalError:
+            self.timeline.give_back(moments)
+            raise
+        self._record = record
+
+    async def _mark_surely(self, mark: Mark, outcome: dict[str, object] | None = None) -> None:
+        """Put on disk what has happened already, as often as it takes: a later daemon must not act on less."""
+        what = f"{self.id}: writing '{mark.value}' to the journal"
+        await insist(self._context.reactor, lambda: self._mark(mark, outcome), what)
 
     def _drop_carrier(self) -> None:
         if self._carrier is not None:
             self._carrier.close()
             self._carrier = None
+
+    def halt(self) -> None:
+        """The daemon stops: nothing more is asked, said or begun; the next one goes on from the disk."""
+        self._halted = True
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let go of what the relocation held."""
+        if self._ticker.running:
+            self._ticker.stop()
+        self._drop_carrier()
+        if self._dialogue is not None:
+            self._dialogue.close()
+            self._dialogue = None
+        if not self.over.called:
+            self.over.callback(None)

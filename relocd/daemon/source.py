@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from uuid import uuid4
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 
 from relocd.carrier.control import CarrierEnded, CarrierFailed, CarrierProgress, Event
-from relocd.daemon.background import RETRY_FIRST_S, RETRY_LAST_S, background, insist
+from relocd.daemon.background import background, insist
 from relocd.daemon.carriers import Carrier
-from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
+from relocd.daemon.connect import Peer
 from relocd.daemon.context import Context
-from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.opening import Promise, ask_for_place, open_lanes
 from relocd.daemon.report import Ending, Report
 from relocd.daemon.runner import Runner
-from relocd.errors import (
-    DriverError,
-    JournalError,
-    PeerUnreachable,
-    ProtocolError,
-    Refused,
-    RelocdError,
-    StreamError,
-)
+from relocd.errors import DriverError, JournalError, PeerUnreachable, Refused, StreamError
 from relocd.handover.machine import Failure, Totals
-from relocd.handover.record import Mark, Record, Role
+from relocd.handover.record import Mark, Record
 from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
-from relocd.model import DomainConfig, OutcomeKind
-from relocd.preflight.result import failures
+from relocd.handover.timeline import MomentKind
+from relocd.model import DomainState, OutcomeKind
+from relocd.preflight.result import Check
 from relocd.wire.messages import (
     Abort,
     Accept,
@@ -39,23 +31,19 @@ from relocd.wire.messages import (
     Decision,
     Inquire,
     Intent,
-    Lane,
     Message,
     Prepared,
     Problem,
     ProgressNote,
     Propose,
     Receiving,
-    Refuse,
     Resumed,
+    Standing,
     Switchover,
 )
 
 #: How long a carrier's complaint waits for the peer's own explanation, which is the better one, in seconds.
 EXPLANATION_WAIT_S = 0.3
-
-#: How often progress is measured and told, in seconds.
-TICK_S = 0.5
 
 #: An operator who waits is told "unknown" when the peer has not confirmed for this long; the daemon goes on asking.
 UNKNOWN_AFTER_S = 30.0
@@ -66,22 +54,17 @@ class SourceRelocation(Runner[SourceEffect]):
 
     handover: SourceHandover
 
-    def __init__(
-        self, context: Context, domain: DomainConfig, peer: Peer, *, live: bool, record: Record | None = None
-    ) -> None:
-        super().__init__(context, record.relocation if record else uuid4(), record)
-        self.domain = domain
-        self.peer = peer
-        self.live = live
-        self.report = Report(self.id, domain, peer.host, live)
+    def __init__(self, context: Context, record: Record, host: str) -> None:
+        super().__init__(context, record)
+        self.peer = Peer(host, record.peer_port)
+        self.report = Report(record, host)
         self.handover = SourceHandover()
         self.on_finish: Callable[[SourceRelocation], None] = lambda _: None
-        self._outgoing = context.driver.outgoing(domain.uuid)
+        self._outgoing = context.driver.outgoing(record.domain.uuid)
         self._target_receives = self._lanes_open = False
         self._timer: IDelayedCall | None = None
         self._unknown_timer: IDelayedCall | None = None
-        self._ticker = LoopingCall(self._tick)
-        self._ticker.clock = context.reactor
+        self._decided_by_operator = False
 
     def _effect_table(self) -> Mapping[SourceEffect, Callable[[], Awaitable[None]]]:
         return {
@@ -96,19 +79,11 @@ class SourceRelocation(Runner[SourceEffect]):
             SourceEffect.RELEASE_COPY: self._release_copy,
             SourceEffect.WRITE_DONE: self._write_done,
             SourceEffect.TELL_ABORT: self._tell_abort,
+            SourceEffect.WRITE_UNDOING: self._write_undoing,
             SourceEffect.BRING_BACK: self._bring_back,
             SourceEffect.WRITE_ABORTED: self._write_aborted,
             SourceEffect.FINISH: self._finish,
         }
-
-    @classmethod
-    def from_record(cls, context: Context, record: Record) -> SourceRelocation:
-        """Take up a relocation that a former daemon began; ``recover`` then carries it to its end."""
-        peer = Peer(record.peer_host, record.peer_port)
-        self = cls(context, record.domain, peer, live=record.live, record=record)
-        if record.mark is Mark.COMMITTED:
-            self.handover = SourceHandover(SourceState.COMMITTED)
-        return self
 
     # -- beginnings ------------------------------------------------------------------------------------------------
 
@@ -118,78 +93,98 @@ class SourceRelocation(Runner[SourceEffect]):
 
     def recover(self) -> None:
         """Go on with a relocation of a former daemon: undecided ones are undone, decided ones are seen through."""
-        if self.handover.state is SourceState.COMMITTED:
-            self._event(SourceEvent.LINK_LOST)
-        else:
-            self._fail(Failure("internal", "relocd was restarted before the relocation was decided"))
+        told = self._record.outcome
+        why = Failure("internal", "relocd was restarted before the relocation was decided")
+        if told.get("error"):
+            why = Failure(str(told.get("code")), str(told["error"]), str(told.get("hint") or ""))
+        domain = self._context.driver.get(self.domain.uuid)
+        at_home = domain is not None and domain.state in (DomainState.RUNNING, DomainState.PAUSED)
+        effects = self.handover.recover(self._record.mark, at_home=at_home)
+        if self.handover.state is SourceState.UNDOING:
+            self.handover.failure = why
+            self._note_failure(why)
+        self._take(effects)
 
     def cancel(self, why: Failure) -> bool:
-        """End the relocation if it is not decided yet; says whether it was."""
+        """See Runner.cancel."""
         undecided = self.handover.undecided and self.handover.state is not SourceState.DECIDING
         if undecided:
+            self.note(MomentKind.OPERATOR, does="cancel")
             self._fail(why)
         return undecided
 
-    async def _open(self) -> None:
-        """Connect, propose, open the lanes, and get the boot files on their way."""
-        timeout_s = self._context.config.connect_timeout_s
-        self.report.phase("connect")
-        self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
-        dialogue = self._dialogue = await connect(self._context.reactor, self.peer, timeout_s)
-        theirs = await greet(dialogue, self._context.hello(), timeout_s)
-        self.report.phase("preflight")
-        accept = await self._propose(dialogue, timeout_s)
-        self._record = Record(
-            relocation=self.id,
-            role=Role.SOURCE,
-            domain=self.domain,
-            live=self.live,
-            peer_host=dialogue.peer,
-            peer_port=theirs.port or self.peer.port,
-            token=accept.token,
-            was_paused=self._outgoing.was_paused,
-            mark=Mark.BEGUN,
-            began_s=time.time(),
+    def decide(self, *, resume_here: bool) -> bool:
+        """See Runner.decide."""
+        event = SourceEvent.OPERATOR_RESUMES if resume_here else SourceEvent.OPERATOR_DISCARDS
+        effects = self.handover.handle(event)
+        if effects is None:
+            return False
+        self._decided_by_operator = True
+        what = "resumes the copy here" if resume_here else "gives up the copy here"
+        self.handover.failure = Failure(
+            "resolved", f"an operator {what} without the word of {self.peer.host}"
         )
-        await self._context.journal.write(self._record)
-        dialogue.listen(self._message, self._link_lost)
-        dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
-        self._ticker.start(TICK_S, now=False)
-        await self._open_lanes(Peer(dialogue.peer, self.peer.port), accept, timeout_s)
+        self.note(MomentKind.OPERATOR, does="resume-here" if resume_here else "discard")
+        self._take(effects)
+        return True
+
+    def halt(self) -> None:
+        """See Runner.halt; who waits for the outcome is told that it is not known."""
+        self.report.unknown()
+        super().halt()
+
+    async def _open(self) -> None:
+        """Get the target's promise, open the lanes, and get the boot files on their way."""
+        await self._mark(Mark.BEGUN)
+        if not self._opening:
+            return  # ended meanwhile, as further below; what is on disk by then must stay
+        self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
+        promise = await self._ask_for_place()
+        if not self._opening:
+            promise.dialogue.close()
+            return
+        there, token = promise.questions_to, promise.accept.token
+        self._record = evolve(self._record, peer_host=there.host, peer_port=there.port, token=token)
+        self.attach(promise.dialogue)
+        await self._mark(Mark.BEGUN)
+        if not self._opening:
+            return
+        await self._open_lanes(Peer(there.host, self.peer.port), promise.accept)
         self._lanes_open = True
         self._stream_when_ready()
 
-    async def _propose(self, dialogue: Dialogue, timeout_s: float) -> Accept:
-        paused, lanes = self._outgoing.was_paused, self._context.config.lanes
-        dialogue.send(Propose(self.id, Intent.MOVE, self.live, paused, lanes, self.domain))
-        answer = await dialogue.receive(timeout_s)
-        if isinstance(answer, Refuse):
-            failed = failures(answer.checks)
-            refused = Refused(
-                tuple((check.name, check.text) for check in failed),
-                by=self.peer.host,
-                hint=" ".join(check.remedy for check in failed if check.remedy),
-            )
-            self.report.refused(refused)
-            raise refused
-        accept = expect(answer, Accept, dialogue.peer)
-        if accept.relocation != self.id or accept.lanes > self._context.config.lanes:
-            raise ProtocolError(f"{dialogue.peer} accepted something else than was proposed")
-        return accept
+    @property
+    def _opening(self) -> bool:
+        return self.handover.state is SourceState.OPENING
 
-    async def _open_lanes(self, peer: Peer, accept: Accept, timeout_s: float) -> None:
+    async def _ask_for_place(self) -> Promise:
+        record, lanes = self._record, self._context.config.lanes
+        proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, lanes, record.domain)
+        try:
+            return await ask_for_place(self._context, self.peer, proposal, self._phase, self._note_checks)
+        except Refused as refused:
+            self.report.refused(refused)
+            raise
+
+    def _note_checks(self, checks: tuple[Check, ...]) -> None:
+        rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
+        self.note(MomentKind.CHECKS, checks=rows)
+
+    async def _open_lanes(self, peer: Peer, accept: Accept) -> None:
         files = [file for file in self.domain.boot_files if file.sha256 in accept.needed]
         if files:
-            self.report.phase("files")
-        lanes = []
+            self._phase("files")
+        timeout_s = self._context.config.connect_timeout_s
+        lanes = await open_lanes(self._context.reactor, peer, self.id, accept, timeout_s)
         try:
-            for number in range(accept.lanes):
-                lane = Lane(self.id, accept.token, number)
-                lanes.append(await open_lane(self._context.reactor, peer, lane, timeout_s))
             self._working_carrier().send_domain(lanes, files, self._context.boot_dir, self._context.config)
         finally:
             for sock in lanes:
                 sock.close()
+
+    def _phase(self, name: str) -> None:
+        self.note(MomentKind.PHASE, phase=name)
+        self.report.phase(name)
 
     # -- what is heard ---------------------------------------------------------------------------------------------
 
@@ -205,17 +200,37 @@ class SourceRelocation(Runner[SourceEffect]):
             case Resumed():
                 self._event(SourceEvent.TARGET_RESUMED)
             case Abort(code=code, text=text):
-                if self.handover.undecided:
-                    self._fail(Failure(code, f"{self.peer.host}: {text}"))
-                else:
-                    self.handover.failure = Failure(code, f"{self.peer.host}: {text}")
-                    self._event(SourceEvent.TARGET_WITHOUT_COPY)
+                self._target_aborted(Failure(code, f"{self.peer.host}: {text}"))
             case Problem(text=text):
                 self._fail(Failure("protocol", f"{self.peer.host} says: {text}"))
             case Inquire():
                 self._answer(message)
+            case Standing(decision=decision):
+                self._note_word(decision)
+                self._hear(decision)
             case _:
                 self._breach()
+
+    def _target_aborted(self, failure: Failure) -> None:
+        if self.handover.undecided:
+            self._fail(failure)
+        else:
+            self.handover.failure = failure
+            self._event(SourceEvent.TARGET_WITHOUT_COPY)
+
+    def _hear(self, decision: Decision) -> None:
+        meaning = {
+            Decision.OWNED: SourceEvent.TARGET_RESUMED,
+            Decision.PREPARED: SourceEvent.TARGET_PREPARED,
+            Decision.ABORTED: SourceEvent.TARGET_WITHOUT_COPY,
+            Decision.LOST: SourceEvent.TARGET_LOST_COPY,
+        }
+        if decision is Decision.ABORTED and self.waiting:
+            self.handover.failure = Failure(
+                "hypervisor", f"{self.peer.host}: its copy of the domain is gone and never ran"
+            )
+        if decision in meaning:
+            self._event(meaning[decision])
 
     def _stream_when_ready(self) -> None:
         """The target may say that it receives while its answer to the last lane is still on its way here."""
@@ -235,8 +250,9 @@ class SourceRelocation(Runner[SourceEffect]):
         self._dialogue = None
         effects = self.handover.handle(SourceEvent.LINK_LOST)
         if effects is not None:
-            self.handover.failure = self.handover.failure or Failure("unreachable", reason)
-            self.log.warn("{id}: {reason}", id=self.id, reason=reason)
+            failure = Failure("unreachable", reason)
+            self.handover.failure = self.handover.failure or failure
+            self._note_failure(failure)
             self._take(effects)
 
     def _carrier_event(self, event: Event) -> None:
@@ -267,11 +283,10 @@ class SourceRelocation(Runner[SourceEffect]):
     # -- what is done ----------------------------------------------------------------------------------------------
 
     async def _start_stream(self) -> None:
-        self.report.phase("memory")
-        stream = await self._outgoing.start(
-            live=self.live, downtime_limit_ms=self._context.config.max_downtime_ms
-        )
-        if not self.live:
+        self._phase("memory")
+        live = self._record.live
+        stream = await self._outgoing.start(live=live, downtime_limit_ms=self._context.config.max_downtime_ms)
+        if not live:
             self.report.paused()
         try:
             self._working_carrier().stream(stream)
@@ -307,14 +322,14 @@ class SourceRelocation(Runner[SourceEffect]):
             self._timer.cancel()
 
     async def _switch_over(self) -> None:
-        self.report.phase("switchover")
+        self._phase("switchover")
         await self._outgoing.switch_over()
 
     async def _tell_switchover(self) -> None:
         self._tell(Switchover())
 
     async def _write_committed(self) -> None:
-        self.report.phase("commit")
+        self._phase("commit")
         try:
             await self._mark(Mark.COMMITTED)
         except JournalError as error:
@@ -324,7 +339,7 @@ class SourceRelocation(Runner[SourceEffect]):
             self._event(SourceEvent.COMMIT_WRITTEN)
 
     async def _tell_commit(self) -> None:
-        self.report.phase("resume")
+        self._phase("resume")
         if self._dialogue is None or self._dialogue.lost is not None:
             self._event(SourceEvent.LINK_LOST)
         else:
@@ -333,68 +348,54 @@ class SourceRelocation(Runner[SourceEffect]):
     async def _ask_target(self) -> None:
         if self._unknown_timer is None:
             self._unknown_timer = self._context.reactor.callLater(UNKNOWN_AFTER_S, self.report.unknown)
-        background(self._ask(), f"asking about relocation {self.id}")
-
-    async def _ask(self) -> None:
-        """Ask until the target answers with something that decides, without end."""
-        pause_s = RETRY_FIRST_S
-        while self.handover.state is SourceState.COMMITTED and self._dialogue is None:
-            try:
-                await self._ask_once()
-            except RelocdError as error:
-                self.log.warn("{id}: the target does not answer: {error}", id=self.id, error=error)
-            await deferLater(self._context.reactor, pause_s)
-            pause_s = min(pause_s * 2, RETRY_LAST_S)
-
-    async def _ask_once(self) -> None:
-        decision, dialogue = await self._inquire()
-        self.attach(dialogue)
-        meaning = {
-            Decision.OWNED: SourceEvent.TARGET_RESUMED,
-            Decision.PREPARED: SourceEvent.TARGET_PREPARED,
-            Decision.ABORTED: SourceEvent.TARGET_WITHOUT_COPY,
-        }
-        if decision in meaning:
-            self._event(meaning[decision])
+        background(self._ask_without_end(0.0), f"asking about relocation {self.id}")
 
     async def _release_copy(self) -> None:
-        self.report.resumed()
+        if not self._decided_by_operator:
+            self.report.resumed()
         await insist(self._context.reactor, self._outgoing.release, f"{self.id}: removing the copy here")
         self._event(SourceEvent.COPY_RELEASED)
 
     async def _write_done(self) -> None:
-        await self._mark(Mark.DONE, self.report.ended(OutcomeKind.COMPLETED, None))
+        if self._decided_by_operator:
+            outcome = self.report.ended(OutcomeKind.RESOLVED, self._reason())
+        else:
+            outcome = self.report.ended(OutcomeKind.COMPLETED, None)
+        await self._end(Mark.DONE, outcome)
 
     async def _tell_abort(self) -> None:
         failure = self._reason()
         self._tell(Abort(failure.code, failure.text))
 
+    async def _write_undoing(self) -> None:
+        reason = self._reason()
+        outcome: dict[str, object] = {"error": reason.text, "code": reason.code, "hint": reason.hint}
+        await self._mark_surely(Mark.UNDOING, outcome)
+
     async def _bring_back(self) -> None:
         """The domain must run here again; a driver that cannot do it is asked again and again."""
         self._drop_carrier()
         await insist(self._context.reactor, self._outgoing.cancel, f"{self.id}: resuming the domain here")
+        if self._context.driver.get(self.domain.uuid) is None:
+            reason = self._reason()
+            self.handover.failure = evolve(reason, text=f"{reason.text}; the domain has ended here, too")
         self._event(SourceEvent.DOMAIN_BACK)
 
     async def _write_aborted(self) -> None:
         kind = OutcomeKind.REFUSED if self.report.was_refused else OutcomeKind.FAILED
-        outcome = self.report.ended(kind, self._reason())
-        if self._record is not None:
-            try:
-                await self._mark(Mark.ABORTED, outcome)
-            except JournalError as error:  # an undecided record means the same after a restart
-                self.log.error("{id}: {error}", id=self.id, error=error)
+        await self._end(Mark.ABORTED, self.report.ended(kind, self._reason()))
+
+    async def _end(self, mark: Mark, outcome: dict[str, object]) -> None:
+        """Tell those who wait, then have the end on disk: an open record would be acted on after a restart."""
+        self.report.finish()
+        await self._mark_surely(mark, outcome)
 
     async def _finish(self) -> None:
         for timer in (self._timer, self._unknown_timer):
             if timer is not None and timer.active():
                 timer.cancel()
-        if self._ticker.running:
-            self._ticker.stop()
-        self._drop_carrier()
-        if self._dialogue is not None:
-            self._dialogue.close()
         self.on_finish(self)
-        self.report.finish()
+        self._leave()
 
     # -- small things ----------------------------------------------------------------------------------------------
 
@@ -406,18 +407,14 @@ class SourceRelocation(Runner[SourceEffect]):
             return Decision.ABORTED
         return Decision.COMMITTED
 
-    def description(self) -> dict[str, object]:
-        """See Runner.description."""
-        return {
-            **self.report.snapshot(),
-            "event": "status",
-            "role": Role.SOURCE.value,
-            "domain": self.domain.name,
-            "uuid": str(self.domain.uuid),
-            "peer": self.peer.host,
-            "state": self.handover.state.value,
-            "connected": self._dialogue is not None,
-        }
+    @property
+    def waiting(self) -> bool:
+        """See Runner.waiting."""
+        return self.handover.state is SourceState.COMMITTED
+
+    def details(self) -> dict[str, object]:
+        """See Runner.details."""
+        return self.report.snapshot()
 
     @property
     def done(self) -> Deferred[Ending]:
@@ -443,5 +440,8 @@ class SourceRelocation(Runner[SourceEffect]):
             progress = await self._outgoing.progress()
         except DriverError:
             return  # the watchers hear of it too, and they decide
+        if progress.round > self.report.rounds:
+            self.note(MomentKind.ROUND, **self.report.round_facts(progress))
         self.report.progress(progress)
+        self.note(MomentKind.SAMPLE, **self.report.sample())
         self._tell(ProgressNote(progress.round, self.report.stream_bytes, progress.remaining_bytes))

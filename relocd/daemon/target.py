@@ -3,55 +3,58 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - Twisted's own
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
-from relocd.daemon.background import RETRY_FIRST_S, RETRY_LAST_S, background, insist
+from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.runner import Runner
-from relocd.errors import JournalError, RelocdError, StreamError
+from relocd.errors import DriverError, JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
-from relocd.handover.record import Mark, Record, Role
+from relocd.handover.record import Mark, Record
 from relocd.handover.target import TargetEffect, TargetEvent, TargetHandover, TargetState
+from relocd.handover.timeline import MomentKind
 from relocd.host.arrivals import Arrival
-from relocd.model import BootFile, DomainConfig
+from relocd.model import BootFile
 from relocd.preflight.result import Check
 from relocd.wire.messages import (
     Abort,
     Accept,
     Commit,
     Decision,
-    Hello,
     Inquire,
     Message,
     Prepared,
     Problem,
     ProgressNote,
-    Propose,
     Receiving,
     Resumed,
+    Standing,
     Switchover,
 )
+
+#: A copy that is complete says so at once; one that is not, never, in seconds.
+LOADED_WAIT_S = 3.0
+
+_OWNED_STATES = (TargetState.OWNING, TargetState.RESUMING, TargetState.GIVING_UP, TargetState.DONE)
 
 
 class TargetRelocation(Runner[TargetEffect]):
     """One incoming relocation, from the acceptance to the domain running here or being gone again."""
 
     handover: TargetHandover
-    _record: Record
 
     def __init__(self, context: Context, record: Record, on_end: Callable[[TargetRelocation], None]) -> None:
-        super().__init__(context, record.relocation, record)
+        super().__init__(context, record)
         self.handover = TargetHandover()
         self._on_end = on_end
         self._incoming = context.driver.incoming(record.domain)
@@ -64,8 +67,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self._stream_bytes = 0
         self._totals: Totals | None = None
         self._may_have_run = False
-        self._ticker = LoopingCall(self._tick)
-        self._ticker.clock = context.reactor
+        self._trouble = ""
 
     def _effect_table(self) -> Mapping[TargetEffect, Callable[[], Awaitable[None]]]:
         return {
@@ -78,31 +80,15 @@ class TargetRelocation(Runner[TargetEffect]):
             TargetEffect.RESUME: self._resume,
             TargetEffect.RESUME_LATER: self._resume_later,
             TargetEffect.TELL_RESUMED: self._tell_resumed,
+            TargetEffect.WRITE_ARRIVED: self._write_arrived,
             TargetEffect.TELL_ABORT: self._tell_abort,
+            TargetEffect.WRITE_UNDOING: self._write_undoing,
             TargetEffect.DISCARD: self._discard,
             TargetEffect.WRITE_ABORTED: self._write_aborted,
+            TargetEffect.WRITE_LOST: self._write_lost,
+            TargetEffect.TELL_LOST: self._tell_lost,
             TargetEffect.FINISH: self._finish,
         }
-
-    @classmethod
-    def record_for(cls, proposal: Propose, hello: Hello, dialogue: Dialogue) -> Record:
-        """The journal's record of a proposal that is about to be accepted, with a fresh token."""
-        return Record(
-            relocation=proposal.relocation,
-            role=Role.TARGET,
-            domain=proposal.domain,
-            live=proposal.live,
-            peer_host=dialogue.peer,
-            peer_port=hello.port,
-            token=secrets.token_hex(16),
-            was_paused=proposal.paused,
-            mark=Mark.BEGUN,
-            began_s=time.time(),
-        )
-
-    @property
-    def domain(self) -> DomainConfig:
-        return self._record.domain
 
     # -- beginnings ------------------------------------------------------------------------------------------------
 
@@ -110,7 +96,9 @@ class TargetRelocation(Runner[TargetEffect]):
         self, dialogue: Dialogue, lanes: int, needed: tuple[BootFile, ...], checks: tuple[Check, ...]
     ) -> None:
         """Promise a place: from now on the source may connect its lanes."""
-        await self._context.journal.write(self._record)
+        rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
+        self.note(MomentKind.CHECKS, checks=rows)
+        await self._mark(Mark.BEGUN)
         self._lane_count = lanes
         self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
         self._arrivals = [Arrival.create(self._context.boot_dir, file) for file in needed]
@@ -119,34 +107,52 @@ class TargetRelocation(Runner[TargetEffect]):
             self._fail,
             Failure("unreachable", "the source did not connect its lanes in time"),
         )
-        self._ticker.start(1.0, now=False)
         self.attach(dialogue)
-        dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         digests = tuple(file.sha256 for file in needed)
         dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks))
         if not needed:
             self._building = background(self._guard(self._build()), f"relocation {self.id}")
 
     def recover(self) -> None:
-        """Go on with a relocation of a former daemon.
+        """Go on with a relocation of a former daemon."""
+        here = self._context.driver.get(self.domain.uuid) is not None
+        self._may_have_run = self._record.mark is Mark.OWNED  # nobody knows how far the former daemon came
+        if self._record.mark is not Mark.OWNED:
+            self.handover.failure = Failure("internal", "relocd was restarted before the domain was received")
+        self._take(self.handover.recover(self._record.mark, copy_here=here))
 
-        An undecided one may be prepared and committed by now; only the source knows, so it is asked.
-        """
-        if self._record.mark is Mark.OWNED:
-            self._may_have_run = True  # nobody knows how far the former daemon came
-            self.handover = TargetHandover(TargetState.RESUMING)
-            self._spawn(self._resume(), "resuming")
-        elif self._context.driver.get(self.domain.uuid) is None:
-            self.handover = TargetHandover(TargetState.RESERVED)
-            self._fail(Failure("internal", "relocd was restarted and nothing was received"))
-        else:
-            self.handover = TargetHandover(TargetState.PREPARED)
-            self._event(TargetEvent.LINK_LOST)
-
-    def cancel(self, why: Failure) -> None:
-        """Give up what the source has not been told to be prepared."""
-        if self.handover.state in (TargetState.RESERVED, TargetState.RECEIVING, TargetState.CHECKING):
+    def cancel(self, why: Failure) -> bool:
+        """See Runner.cancel: what the source has been told to be prepared is the source's to give up."""
+        early = self.handover.state in (TargetState.RESERVED, TargetState.RECEIVING, TargetState.CHECKING)
+        if early:
+            self.note(MomentKind.OPERATOR, does="cancel")
             self._fail(why)
+        return early
+
+    def decide(self, *, resume_here: bool) -> bool:
+        """See Runner.decide."""
+        event = TargetEvent.OPERATOR_RESUMES if resume_here else TargetEvent.OPERATOR_DISCARDS
+        what = "resumes the copy here" if resume_here else "gives up the copy here"
+        self.note(MomentKind.OPERATOR, does="resume-here" if resume_here else "discard")
+        effects = self.handover.handle(event)
+        if effects is None:
+            return False
+        self.handover.failure = Failure(
+            "resolved", f"an operator {what} without the word of {self._record.peer_host}"
+        )
+        self._take(effects)
+        return True
+
+    async def require_loaded(self) -> None:
+        """A copy that a former daemon received may be incomplete. Raises DriverError then."""
+        loaded = Deferred.fromCoroutine(self._incoming.loaded())
+        try:
+            await loaded.addTimeout(LOADED_WAIT_S, self._context.reactor)
+        except TimeoutError as error:
+            raise DriverError(
+                f"the copy of domain '{self.domain.name}' here is incomplete and cannot be resumed",
+                hint="'--discard' removes it.",
+            ) from error
 
     def wants_lane(self, number: int, token: str) -> bool:
         """Is a lane of this number still missing, and does the peer know the token?"""
@@ -219,7 +225,10 @@ class TargetRelocation(Runner[TargetEffect]):
             case Inquire():
                 self._answer(message)
             case Problem(text=text):
-                self._source_aborted(text)
+                self._source_complains(text)
+            case Standing(decision=decision):
+                self._note_word(decision)
+                self._hear(decision)
             case _:
                 if not self._owned and self.handover.state is not TargetState.PREPARED:
                     self._fail(
@@ -229,6 +238,22 @@ class TargetRelocation(Runner[TargetEffect]):
     def _source_aborted(self, text: str) -> None:
         self.handover.failure = self.handover.failure or Failure("cancelled", f"the source gave up: {text}")
         self._event(TargetEvent.SOURCE_ABORTED)
+
+    def _source_complains(self, text: str) -> None:
+        """It ends the connection with that. What it decides about a prepared copy is another question."""
+        if self.handover.state is TargetState.PREPARED:
+            self._dialogue = None
+            self._event(TargetEvent.LINK_LOST)
+        else:
+            self._source_aborted(text)
+
+    def _hear(self, decision: Decision) -> None:
+        meaning = {
+            Decision.COMMITTED: TargetEvent.SOURCE_COMMITTED,
+            Decision.ABORTED: TargetEvent.SOURCE_ABORTED,
+        }
+        if decision in meaning:
+            self._event(meaning[decision])
 
     def _link_lost(self, reason: str) -> None:
         self._dialogue = None
@@ -275,29 +300,7 @@ class TargetRelocation(Runner[TargetEffect]):
 
     async def _ask_source(self) -> None:
         self._drop_carrier()
-        background(self._ask(), f"asking about relocation {self.id}")
-
-    async def _ask(self) -> None:
-        """Ask until the source answers with a decision, without end."""
-        pause_s = RETRY_FIRST_S
-        while self.handover.state is TargetState.PREPARED and self._dialogue is None:
-            await deferLater(self._context.reactor, pause_s)
-            pause_s = min(pause_s * 2, RETRY_LAST_S)
-            try:
-                await self._ask_once()
-            except RelocdError as error:
-                self.log.warn("{id}: the source does not answer: {error}", id=self.id, error=error)
-
-    async def _ask_once(self) -> None:
-        decision, dialogue = await self._inquire()
-        if decision in (Decision.COMMITTED, Decision.UNDECIDED):
-            self.attach(dialogue)
-        else:
-            dialogue.close()
-        if decision is Decision.COMMITTED:
-            self._event(TargetEvent.SOURCE_COMMITTED)
-        elif decision is Decision.ABORTED:
-            self._event(TargetEvent.SOURCE_ABORTED)
+        background(self._ask_without_end(RETRY_FIRST_S), f"asking about relocation {self.id}")
 
     async def _write_owned(self) -> None:
         try:
@@ -313,20 +316,31 @@ class TargetRelocation(Runner[TargetEffect]):
         await self._write_owned()
 
     async def _resume(self) -> None:
-        if not self._may_have_run and self._context.driver.get(self.domain.uuid) is None:
-            self.handover.failure = Failure(
-                "hypervisor", "the domain's hypervisor died before it could run here"
-            )
-            self._event(TargetEvent.COPY_LOST)
+        if self.handover.state is not TargetState.RESUMING:
+            return  # given up while this was waiting for its turn
+        if self._context.driver.get(self.domain.uuid) is None:
+            self._copy_is_gone()
             return
         self._may_have_run = True
         try:
             await self._incoming.resume(paused=self._record.was_paused)
         except RelocdError as error:
             self.log.critical("{id}: the domain does not resume: {error}", id=self.id, error=error)
+            self._trouble = str(error)
             self._event(TargetEvent.DOMAIN_DOES_NOT_RUN)
         else:
             self._event(TargetEvent.DOMAIN_RUNS)
+
+    def _copy_is_gone(self) -> None:
+        if self._may_have_run:
+            text = "the domain's hypervisor ended here before it was seen to run; it may have run"
+            event = TargetEvent.COPY_LOST
+        else:
+            text = "the domain's hypervisor died before it could run here"
+            event = TargetEvent.COPY_NEVER_RAN
+        self.handover.failure = Failure("hypervisor", text)
+        self._note_failure(self.handover.failure)
+        self._event(event)
 
     async def _resume_later(self) -> None:
         await deferLater(self._context.reactor, RETRY_FIRST_S)
@@ -334,13 +348,20 @@ class TargetRelocation(Runner[TargetEffect]):
 
     async def _tell_resumed(self) -> None:
         self._tell(Resumed())
-        await self._mark(Mark.OWNED, {"outcome": "completed"})
+
+    async def _write_arrived(self) -> None:
+        await self._mark_surely(Mark.ARRIVED, self._outcome("completed"))
 
     async def _tell_abort(self) -> None:
-        failure = self.handover.failure or Failure("internal", "no reason is known")
-        self._tell(Abort(failure.code, failure.text))
+        reason = self._reason()
+        self._tell(Abort(reason.code, reason.text))
+
+    async def _write_undoing(self) -> None:
+        await self._mark_surely(Mark.UNDOING)
 
     async def _discard(self) -> None:
+        if self.handover.state not in (TargetState.DISCARDING, TargetState.GIVING_UP):
+            return  # it came to run after all while this was waiting for its turn
         self._drop_carrier()
         if self._building is not None:
             await self._building  # what is half built cannot be removed yet
@@ -348,46 +369,54 @@ class TargetRelocation(Runner[TargetEffect]):
         self._event(TargetEvent.DISCARDED)
 
     async def _write_aborted(self) -> None:
-        reason = self.handover.failure.text if self.handover.failure else ""
-        try:
-            await self._mark(Mark.ABORTED, {"outcome": "failed", "error": reason})
-        except JournalError as error:  # an undecided record leads to the same end after a restart
-            self.log.error("{id}: {error}", id=self.id, error=error)
+        await self._mark_surely(Mark.ABORTED, self._outcome("failed"))
+
+    async def _write_lost(self) -> None:
+        await self._mark_surely(Mark.LOST, self._outcome("lost"))
+
+    async def _tell_lost(self) -> None:
+        self._tell(Standing(self.id, Decision.LOST))
+
+    def _reason(self) -> Failure:
+        return self.handover.failure or Failure("internal", "no reason is known")
+
+    def _outcome(self, kind: str) -> dict[str, object]:
+        """What the history shows of this side."""
+        failure = None if kind == "completed" else self._reason()
+        return {
+            "outcome": kind,
+            "duration_s": round(time.time() - self._record.began_s, 3),
+            "stream_bytes": self._stream_bytes,
+            "error": failure.text if failure else None,
+            "code": failure.code if failure else None,
+        }
 
     async def _finish(self) -> None:
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
-        if self._ticker.running:
-            self._ticker.stop()
-        self._drop_carrier()
         for lane in self._lanes.values():
             lane.close()
         for arrival in self._arrivals:
             arrival.discard()
         if self._stream is not None:
             self._stream.close()
-        if self._dialogue is not None:
-            self._dialogue.close()
         self._on_end(self)
+        self._leave()
 
     # -- small things ----------------------------------------------------------------------------------------------
 
     @property
     def _owned(self) -> bool:
-        return self.handover.state in (TargetState.OWNING, TargetState.RESUMING, TargetState.DONE)
+        return self.handover.state in _OWNED_STATES
 
-    def description(self) -> dict[str, object]:
-        """See Runner.description."""
-        return {
-            "event": "status",
-            "relocation": str(self.id),
-            "role": Role.TARGET.value,
-            "domain": self.domain.name,
-            "uuid": str(self.domain.uuid),
-            "peer": self._record.peer_host,
-            "state": self.handover.state.value,
-            "connected": self._dialogue is not None,
-        }
+    @property
+    def waiting(self) -> bool:
+        """See Runner.waiting."""
+        return self.handover.state is TargetState.PREPARED
+
+    def details(self) -> dict[str, object]:
+        """See Runner.details."""
+        return {"stream_bytes": self._stream_bytes, "trouble": self._trouble}
 
     def standing(self) -> Decision:
         """What the source is told when it asks."""
@@ -399,8 +428,9 @@ class TargetRelocation(Runner[TargetEffect]):
             return Decision.PREPARED
         if self.handover.state in (TargetState.DISCARDING, TargetState.DISCARDED):
             return Decision.ABORTED
+        if self.handover.state is TargetState.LOST:
+            return Decision.LOST
         return Decision.UNDECIDED
 
     def _tick(self) -> None:
-        if self.handover.state in (TargetState.RESERVED, TargetState.RECEIVING):
-            self._tell(ProgressNote(0, self._stream_bytes, 0))
+        self._tell(ProgressNote(0, self._stream_bytes, 0))

@@ -13,6 +13,8 @@ from relocd import __version__
 from relocd.daemon.connect import Peer
 from relocd.daemon.context import Context
 from relocd.daemon.relocations import Relocations
+from relocd.daemon.resolve import parse_choice, resolve
+from relocd.daemon.status import here, moment_object, orphan_object, record_object, status_object
 from relocd.domain.file import parse_domain_file
 from relocd.errors import BadState, UnknownDomain, UsageError
 from relocd.handover.machine import Failure
@@ -120,7 +122,7 @@ async def _act(desk: Desk, request: Request, action: Callable[[UUID], Awaitable[
     if desk.relocations.busy(domain.uuid):
         raise BadState(
             f"Domain '{domain.name}' is being relocated; '{request.verb}' has to wait.",
-            hint="'relocctl list' shows where it is when the relocation has ended.",
+            hint=f"Wait for its end, or end it with 'relocctl cancel {domain.name}'.",
         )
     await action(domain.uuid)
     now = desk.context.driver.get(domain.uuid)
@@ -160,28 +162,56 @@ async def _migrate(desk: Desk, request: Request) -> Fields:
 
 
 async def _cancel(desk: Desk, request: Request) -> Fields:
-    relocation = desk.relocations.find_outgoing(request.text("relocation"))
-    why = Failure("cancelled", "cancelled by an operator", "The domain runs on here, as it was.")
+    relocation = desk.relocations.find(request.text("relocation"))
+    why = Failure("cancelled", "cancelled by an operator", "The domain stays on the source, as it was.")
     if not relocation.cancel(why):
         raise BadState(
-            f"Relocation {relocation.id} of '{relocation.domain.name}' is decided and cannot be cancelled any more.",
+            f"Relocation {relocation.id} of '{relocation.domain.name}' cannot be cancelled any more: "
+            f"{here(relocation.record)}.",
             hint="'relocctl status' shows how far it is.",
         )
-    return (await relocation.done).outcome
+    await relocation.over
+    return {**record_object(relocation.record), **relocation.record.outcome}
+
+
+async def _resolve(desk: Desk, request: Request) -> Fields:
+    return await resolve(
+        desk.relocations,
+        request.text("relocation"),
+        resume_here=parse_choice(request.flag("resume_here"), request.flag("discard")),
+        sure=request.flag("sure"),
+    )
 
 
 async def _status(desk: Desk, _: Request) -> Fields:
-    return {"relocations": [relocation.description() for relocation in desk.relocations.under_way()]}
+    under_way = [status_object(relocation) for relocation in desk.relocations.under_way()]
+    orphans = [orphan_object(domain) for domain in desk.relocations.orphans()]
+    return {"relocations": under_way + orphans}
 
 
 async def _history(desk: Desk, request: Request) -> Fields:
     limit = request.fields.get("limit") or HISTORY_DEFAULT
     if not isinstance(limit, int) or not 0 < limit <= HISTORY_MAX:
         raise UsageError(f"'limit' must be a number from 1 to {HISTORY_MAX}")
-    records = await desk.context.journal.history(limit)
     wanted = request.fields.get("relocation")
-    chosen = [r for r in records if wanted is None or wanted in (str(r.relocation), r.domain.name)]
-    return {"relocations": [record_object(record) for record in chosen]}
+    if wanted is not None and not isinstance(wanted, str):
+        raise UsageError("'relocation' must be a relocation's id or a domain's name or UUID")
+    records = await desk.context.journal.history(limit, wanted)
+    if wanted is not None and not records:
+        raise UsageError(
+            f"The history of this host knows no relocation or domain '{wanted}'.",
+            hint="'relocctl history' shows the latest; the other host has a history of its own.",
+        )
+    return {"relocations": [await _told(desk, record, wanted) for record in records]}
+
+
+async def _told(desk: Desk, record: Record, wanted: str | None) -> Fields:
+    """With its timeline if this relocation was asked for by its id."""
+    told = record_object(record)
+    if wanted == str(record.relocation):
+        moments = await desk.context.journal.timeline(record.relocation, record.role)
+        told["timeline"] = [moment_object(moment) for moment in moments]
+    return told
 
 
 async def _info(desk: Desk, request: Request) -> Fields:
@@ -217,6 +247,7 @@ VERBS: dict[str, Callable[[Desk, Request], Awaitable[Fields]]] = {
     "check": _check,
     "migrate": _migrate,
     "cancel": _cancel,
+    "resolve": _resolve,
     "status": _status,
     "history": _history,
     "info": _info,
@@ -246,21 +277,6 @@ def domain_object(status: DomainStatus) -> Fields:
             {"path": disk.path, "vdev": disk.vdev, "format": disk.format, "readonly": disk.readonly}
             for disk in config.disks
         ],
-    }
-
-
-def record_object(record: Record) -> Fields:
-    """A relocation of the past as docs/control.md describes it."""
-    return {
-        "relocation": str(record.relocation),
-        "role": record.role.value,
-        "domain": record.domain.name,
-        "uuid": str(record.domain.uuid),
-        "peer": record.peer_host,
-        "live": record.live,
-        "mark": record.mark.value,
-        "began_s": record.began_s,
-        "outcome": record.outcome or None,
     }
 
 

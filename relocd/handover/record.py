@@ -22,14 +22,19 @@ class Mark(enum.StrEnum):
 
     BEGUN = "begun"  # undecided: the source owns the domain
     COMMITTED = "committed"  # source only: the target owns it, not yet confirmed
-    OWNED = "owned"  # target only: ours, on its way to run or running
-    DONE = "done"  # source only: runs on the target, own copy destroyed
+    OWNED = "owned"  # target only: ours, on its way to run
+    UNDOING = (
+        "undoing"  # decided against the target's copy; the source brings its own back, the target discards
+    )
+    DONE = "done"  # source only: the target has it, own copy destroyed
+    ARRIVED = "arrived"  # target only: it runs here
     ABORTED = "aborted"  # undone on this side
+    LOST = "lost"  # target only: owned, and its hypervisor ended before it was seen to run; it may have run
 
     @property
     def final(self) -> bool:
         """Is there nothing left to do or to ask?"""
-        return self in (Mark.DONE, Mark.ABORTED)
+        return self in (Mark.DONE, Mark.ARRIVED, Mark.ABORTED, Mark.LOST)
 
 
 @frozen

@@ -1,8 +1,9 @@
 """The source's side of the hand-over.
 
 The one decision is the effect WRITE_COMMITTED. Before it is on disk, everything that goes wrong leads to UNDOING and
-the domain is at home here again. After it, no event but the target's own word that its copy never ran and is gone
-leads back: the source waits, keeps its paused copy and asks.
+the domain is at home here again. After it, two things lead back: the target's own word that its copy never ran and is
+gone, and an operator who takes it upon himself because the target is gone for good. Until one of them is heard the
+source waits, keeps its paused copy and asks.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import enum
 
 from relocd.handover.machine import Failure, Machine, Totals, Transition
+from relocd.handover.record import Mark
 
 
 class SourceState(enum.StrEnum):
@@ -39,6 +41,9 @@ class SourceEvent(enum.StrEnum):
     TARGET_RESUMED = "target-resumed"
     TARGET_PREPARED = "target-prepared"  # its answer when asked: holds a paused copy, waits for the decision
     TARGET_WITHOUT_COPY = "target-without-copy"  # its answer when asked: its copy is gone and never ran
+    TARGET_LOST_COPY = "target-lost-copy"  # its answer when asked: its copy has ended and may have run
+    OPERATOR_RESUMES = "operator-resumes"  # the target is gone for good: the copy here is the domain
+    OPERATOR_DISCARDS = "operator-discards"  # the target has it or nobody shall: the copy here goes
     COPY_RELEASED = "copy-released"
     DOMAIN_BACK = "domain-back"
 
@@ -57,6 +62,7 @@ class SourceEffect(enum.StrEnum):
     RELEASE_COPY = "release-copy"
     WRITE_DONE = "write-done"
     TELL_ABORT = "tell-abort"
+    WRITE_UNDOING = "write-undoing"
     BRING_BACK = "bring-back"
     WRITE_ABORTED = "write-aborted"
     FINISH = "finish"
@@ -87,8 +93,21 @@ SOURCE_TABLE: dict[tuple[SourceState, SourceEvent], Transition[SourceState, Sour
     (_S.COMMITTED, _V.LINK_LOST): _to(_S.COMMITTED, _F.ASK_TARGET),
     (_S.COMMITTED, _V.TARGET_PREPARED): _to(_S.COMMITTED, _F.TELL_COMMIT),
     (_S.COMMITTED, _V.TARGET_WITHOUT_COPY): _to(_S.UNDOING, _F.BRING_BACK),
+    # The copy here is stale by then, and may be the last one: only an operator can weigh that.
+    (_S.COMMITTED, _V.TARGET_LOST_COPY): _to(_S.COMMITTED),
+    # On disk first: a target that comes back after all must not be told to run its copy, whatever happens here.
+    (_S.COMMITTED, _V.OPERATOR_RESUMES): _to(_S.UNDOING, _F.WRITE_UNDOING, _F.BRING_BACK),
+    (_S.COMMITTED, _V.OPERATOR_DISCARDS): _to(_S.RELEASING, _F.RELEASE_COPY),
     (_S.RELEASING, _V.COPY_RELEASED): _to(_S.DONE, _F.WRITE_DONE, _F.FINISH),
     (_S.UNDOING, _V.DOMAIN_BACK): _to(_S.ABORTED, _F.WRITE_ABORTED, _F.FINISH),
+}
+
+
+#: Where a daemon that is started again goes on, by the mark on its disk.
+SOURCE_RECOVERY: dict[Mark, Transition[SourceState, SourceEffect]] = {
+    Mark.BEGUN: _to(_S.UNDOING, _F.BRING_BACK),
+    Mark.COMMITTED: _to(_S.COMMITTED, _F.ASK_TARGET),
+    Mark.UNDOING: _to(_S.UNDOING, _F.BRING_BACK),
 }
 
 
@@ -118,6 +137,16 @@ class SourceHandover:
     def handle(self, event: SourceEvent) -> tuple[SourceEffect, ...] | None:
         """Take an event; see Machine.handle."""
         return self._machine.handle(event)
+
+    def recover(self, mark: Mark, *, at_home: bool) -> tuple[SourceEffect, ...]:
+        """Go on from what a former daemon left on disk; ``mark`` is not final.
+
+        ``at_home``: the domain is here and not on its way out. Then it was not committed, even if the disk says so: a
+        write that was reported as failed can be there all the same.
+        """
+        begin = SOURCE_RECOVERY[Mark.UNDOING if at_home else mark]
+        self._machine.state = begin.state
+        return begin.effects
 
     def fail(self, failure: Failure) -> tuple[SourceEffect, ...] | None:
         """A failure with its reason; the first reason that has an effect is kept."""

@@ -1,7 +1,8 @@
 """The target's side of the hand-over.
 
 Until it has said PREPARED the target may discard at will. From then on it holds a paused copy and neither resumes nor
-discards it on a guess: only the source's word (commit or abort) decides, heard on the dialogue or asked for later.
+discards it on a guess: only the source's word (commit or abort) decides, heard on the dialogue or asked for later,
+or an operator's when the source is gone for good.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import enum
 
 from relocd.handover.machine import Failure, Machine, Transition
+from relocd.handover.record import Mark
 
 
 class TargetState(enum.StrEnum):
@@ -23,6 +25,8 @@ class TargetState(enum.StrEnum):
     DONE = "done"
     DISCARDING = "discarding"
     DISCARDED = "discarded"
+    GIVING_UP = "giving-up"  # owned, does not resume, and an operator wants it gone
+    LOST = "lost"  # owned and ended here; whether it ever ran is not known
 
 
 class TargetEvent(enum.StrEnum):
@@ -40,7 +44,10 @@ class TargetEvent(enum.StrEnum):
     OWNED_NOT_WRITTEN = "owned-not-written"
     DOMAIN_RUNS = "domain-runs"
     DOMAIN_DOES_NOT_RUN = "domain-does-not-run"
-    COPY_LOST = "copy-lost"  # owned, but its hypervisor had died before it was ever told to run
+    COPY_NEVER_RAN = "copy-never-ran"  # owned, but its hypervisor ended before it was ever told to run
+    COPY_LOST = "copy-lost"  # owned, and its hypervisor ended after it may have been told to run
+    OPERATOR_RESUMES = "operator-resumes"
+    OPERATOR_DISCARDS = "operator-discards"
     DISCARDED = "discarded"
 
 
@@ -56,9 +63,13 @@ class TargetEffect(enum.StrEnum):
     RESUME = "resume"
     RESUME_LATER = "resume-later"
     TELL_RESUMED = "tell-resumed"
+    WRITE_ARRIVED = "write-arrived"
     TELL_ABORT = "tell-abort"
+    WRITE_UNDOING = "write-undoing"
     DISCARD = "discard"
     WRITE_ABORTED = "write-aborted"
+    WRITE_LOST = "write-lost"
+    TELL_LOST = "tell-lost"
     FINISH = "finish"
 
 
@@ -72,6 +83,10 @@ def _to(state: TargetState, *effects: TargetEffect) -> Transition[TargetState, T
 _GIVE_UP = _to(_S.DISCARDING, _F.TELL_ABORT, _F.DISCARD)
 _DISCARD = _to(_S.DISCARDING, _F.DISCARD)
 _OWN = _to(_S.OWNING, _F.WRITE_OWNED)
+# On disk first: who says that a copy never ran must not find it again after a crash.
+_UNDO = _to(_S.DISCARDING, _F.WRITE_UNDOING, _F.TELL_ABORT, _F.DISCARD)
+_LOSE = _to(_S.LOST, _F.WRITE_LOST, _F.TELL_LOST, _F.FINISH)
+_ARRIVE = _to(_S.DONE, _F.TELL_RESUMED, _F.WRITE_ARRIVED, _F.FINISH)
 
 TARGET_TABLE: dict[tuple[TargetState, TargetEvent], Transition[TargetState, TargetEffect]] = {
     (_S.RESERVED, _V.LISTENING): _to(_S.RECEIVING, _F.TELL_RECEIVING),
@@ -92,13 +107,27 @@ TARGET_TABLE: dict[tuple[TargetState, TargetEvent], Transition[TargetState, Targ
     (_S.PREPARED, _V.LINK_LOST): _to(_S.PREPARED, _F.ASK_SOURCE),
     # The paused copy died. It never ran, so saying so is safe, whatever the source has decided meanwhile.
     (_S.PREPARED, _V.FAILURE): _GIVE_UP,
+    (_S.PREPARED, _V.OPERATOR_RESUMES): _OWN,
+    (_S.PREPARED, _V.OPERATOR_DISCARDS): _UNDO,
     (_S.OWNING, _V.OWNED_WRITTEN): _to(_S.RESUMING, _F.RESUME),
     (_S.OWNING, _V.OWNED_NOT_WRITTEN): _to(_S.OWNING, _F.WRITE_OWNED_LATER),
-    (_S.RESUMING, _V.DOMAIN_RUNS): _to(_S.DONE, _F.TELL_RESUMED, _F.FINISH),
+    (_S.RESUMING, _V.DOMAIN_RUNS): _ARRIVE,
     (_S.RESUMING, _V.DOMAIN_DOES_NOT_RUN): _to(_S.RESUMING, _F.RESUME_LATER),
-    # The source still has its paused copy, and this one certainly never ran: on disk first, then the source is told.
-    (_S.RESUMING, _V.COPY_LOST): _to(_S.DISCARDING, _F.WRITE_ABORTED, _F.TELL_ABORT, _F.DISCARD),
+    (_S.RESUMING, _V.COPY_NEVER_RAN): _UNDO,
+    (_S.RESUMING, _V.COPY_LOST): _LOSE,
+    (_S.RESUMING, _V.OPERATOR_DISCARDS): _to(_S.GIVING_UP, _F.DISCARD),
+    (_S.GIVING_UP, _V.DOMAIN_RUNS): _ARRIVE,
+    (_S.GIVING_UP, _V.COPY_LOST): _LOSE,
+    (_S.GIVING_UP, _V.DISCARDED): _LOSE,
     (_S.DISCARDING, _V.DISCARDED): _to(_S.DISCARDED, _F.WRITE_ABORTED, _F.FINISH),
+}
+
+
+#: Where a daemon that is started again goes on, by the mark on its disk.
+TARGET_RECOVERY: dict[Mark, Transition[TargetState, TargetEffect]] = {
+    Mark.BEGUN: _to(_S.PREPARED, _F.ASK_SOURCE),
+    Mark.OWNED: _to(_S.RESUMING, _F.RESUME),
+    Mark.UNDOING: _to(_S.DISCARDING, _F.DISCARD),
 }
 
 
@@ -116,6 +145,15 @@ class TargetHandover:
     def handle(self, event: TargetEvent) -> tuple[TargetEffect, ...] | None:
         """Take an event; see Machine.handle."""
         return self._machine.handle(event)
+
+    def recover(self, mark: Mark, *, copy_here: bool) -> tuple[TargetEffect, ...]:
+        """Go on from what a former daemon left on disk; ``mark`` is not final.
+
+        An undecided copy that is here may have been told to be prepared, and committed since: only the source knows.
+        """
+        begin = TARGET_RECOVERY[mark] if mark is not Mark.BEGUN or copy_here else _DISCARD
+        self._machine.state = begin.state
+        return begin.effects
 
     def fail(self, failure: Failure) -> tuple[TargetEffect, ...] | None:
         """A failure with its reason; the first reason that has an effect is kept."""

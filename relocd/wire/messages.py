@@ -63,6 +63,7 @@ class Decision(enum.StrEnum):
     ABORTED = "aborted"
     PREPARED = "prepared"
     OWNED = "owned"
+    LOST = "lost"  # owned, and its copy has ended; it may have run
     UNHEARD = "unheard"  # no record of such a relocation
 
 

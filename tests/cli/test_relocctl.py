@@ -25,6 +25,7 @@ VERBS = (
     "migrate",
     "pause",
     "reboot",
+    "resolve",
     "shutdown",
     "status",
     "unpause",

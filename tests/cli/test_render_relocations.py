@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relocd.cli.render import history_table, status_table
+from relocd.cli.records import history_table, status_table
 
 
 def row(relocation: str, role: str, domain: str, peer: str, **more: object) -> dict[str, object]:

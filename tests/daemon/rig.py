@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,8 @@ from relocd.cli.client import Client, DaemonError
 from relocd.config import Config
 from relocd.daemon.service import Places, Service
 from relocd.drivers.memory import Host, host_at
+from relocd.handover.record import Mark
+from tests.disk import FILLER, fill
 from tests.reactor import call, run
 
 DOMAIN = UUID("11111111-2222-4333-8444-555555555555")
@@ -76,10 +79,22 @@ class Daemon:
         except DaemonError as error:
             return error.reply
 
+    def lose_domain(self) -> None:
+        """The domain's hypervisor ends by itself."""
+        call(self.service._context.driver.lose, DOMAIN, "the hypervisor crashed")
+
     def set_config(self, **changes: Any) -> None:
         """Change settings while it runs."""
         self.config = evolve(self.config, **changes)
         call(setattr, self.service._context, "config", self.config)
+
+    def fill_disk(self) -> None:
+        """Leave no room on the file system of the state directory."""
+        fill(self.places.state_dir)
+
+    def empty_disk(self) -> None:
+        """The opposite of fill_disk."""
+        (self.places.state_dir / FILLER).unlink(missing_ok=True)
 
     def break_journal(self) -> None:
         """From now on every write to the journal fails, as on a full disk."""
@@ -102,3 +117,40 @@ def free_port() -> int:
     """A port that nobody has at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def settled(check: Callable[[], bool], *daemons: Daemon) -> bool:
+    """Has it become true? Each look asks the daemons something, so that time passes for them."""
+    for _ in range(2000):
+        if check():
+            return True
+        for daemon in daemons:
+            daemon.client.call("info")
+    return False
+
+
+def marks(daemon: Daemon) -> list[Mark]:
+    """The marks of all relocations in a journal, oldest first."""
+    journal = daemon.service._context.journal
+
+    async def read() -> list[tuple[str]]:
+        query = "select mark from relocation order by began_s"
+        return await journal._run(lambda: journal._db.execute(query).fetchall())
+
+    return [Mark(mark) for (mark,) in run(read())]
+
+
+def at_home(source: Daemon, target: Daemon) -> None:
+    """The domain runs on the source, nothing is on the target, and both journals say so."""
+    ended = settled(lambda: source.runs and not target.host.domains, source, target)
+    assert ended, f"{source.states()} {target.states()} {[d.client.call('status') for d in (source, target)]}"
+    assert source.states() == {"web": "running"}
+    assert settled(lambda: not (set(marks(source)) | set(marks(target))) - {Mark.ABORTED}, source, target)
+
+
+def arrived(source: Daemon, target: Daemon) -> None:
+    """The domain runs on the target, nothing is on the source, and both journals say so."""
+    assert settled(lambda: target.runs and not source.host.domains, source, target)
+    assert target.states() == {"web": "running"}
+    assert settled(lambda: marks(source)[-1:] == [Mark.DONE], source, target)
+    assert settled(lambda: marks(target)[-1:] == [Mark.ARRIVED], source, target)

@@ -2,81 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from relocd.cli.client import DaemonError
-from relocd.drivers.memory import Step, forget_hosts
-from relocd.handover.record import Mark
-from tests.daemon.rig import DOMAIN, DOMAIN_FILE, Daemon
+from relocd.drivers.memory import Step
+from tests.daemon.rig import DOMAIN, Daemon, arrived, at_home, marks, settled
 from tests.link import Wire, loopback
-from tests.reactor import run
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """Short, as the run directories of real hosts are."""
-    with tempfile.TemporaryDirectory(prefix="relocd-") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def source(directory: Path) -> Iterator[Daemon]:
-    """A daemon with the domain."""
-    daemon = Daemon(directory / "source", switchover_timeout_s=2.0)
-    daemon.client.call("create", config=DOMAIN_FILE, source="web.cfg")
-    yield daemon
-    daemon.stop()
-    forget_hosts()
-
-
-@pytest.fixture
-def target(directory: Path) -> Iterator[Daemon]:
-    """A daemon with room."""
-    daemon = Daemon(directory / "target")
-    yield daemon
-    daemon.stop()
-
-
-def settled(check: Callable[[], bool], *daemons: Daemon) -> bool:
-    """Has it become true? Each look asks the daemons something, so that time passes for them."""
-    for _ in range(2000):
-        if check():
-            return True
-        for daemon in daemons:
-            daemon.client.call("info")
-    return False
-
-
-def marks(daemon: Daemon) -> list[Mark]:
-    """The marks of all relocations in a journal, oldest first."""
-    journal = daemon.service._context.journal
-
-    async def read() -> list[tuple[str]]:
-        query = "select mark from relocation order by began_s"
-        return await journal._run(lambda: journal._db.execute(query).fetchall())
-
-    return [Mark(mark) for (mark,) in run(read())]
-
-
-def at_home(source: Daemon, target: Daemon) -> None:
-    """The domain runs on the source, nothing is on the target, and both journals say so."""
-    ended = settled(lambda: source.runs and not target.host.domains, source, target)
-    assert ended, f"{source.states()} {target.states()} {[d.client.call('status') for d in (source, target)]}"
-    assert source.states() == {"web": "running"}
-    assert settled(lambda: not (set(marks(source)) | set(marks(target))) - {Mark.ABORTED}, source, target)
-
-
-def arrived(source: Daemon, target: Daemon) -> None:
-    """The domain runs on the target, nothing is on the source, and both journals say so."""
-    assert settled(lambda: target.runs and not source.host.domains, source, target)
-    assert target.states() == {"web": "running"}
-    assert settled(lambda: marks(source)[-1:] == [Mark.DONE], source, target)
-    assert marks(target)[-1:] == [Mark.OWNED]
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "offline"])
@@ -255,7 +188,7 @@ def test_cancel_leaves_the_domain_at_home(source: Daemon, target: Daemon) -> Non
 
 
 def test_cancel_of_nothing_is_a_clear_error(source: Daemon) -> None:
-    with pytest.raises(DaemonError, match="No relocation 'web' is leaving this host"):
+    with pytest.raises(DaemonError, match="No relocation 'web' is under way on this host"):
         source.client.call("cancel", relocation="web")
 
 
@@ -272,4 +205,4 @@ def test_history_shows_both_sides_newest_first(source: Daemon, target: Daemon) -
     ]
     assert rows[0]["outcome"]["downtime_ms"] > 0
     rows = target.client.call("history", relocation="web", limit=1)["relocations"]
-    assert [(row["role"], row["mark"]) for row in rows] == [("target", "owned")]
+    assert [(row["role"], row["mark"]) for row in rows] == [("target", "arrived")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relocd.handover.machine import Failure, Totals
+from relocd.handover.record import Mark
 from relocd.handover.source import (
     SOURCE_TABLE,
     SourceEffect,
@@ -98,18 +99,50 @@ def test_a_lost_link_after_the_commit_means_asking() -> None:
     assert machine.handle(SourceEvent.TARGET_RESUMED) == (SourceEffect.RELEASE_COPY,)
 
 
-def test_only_the_targets_word_that_its_copy_never_ran_leads_back_after_the_commit() -> None:
+def test_only_the_targets_word_that_its_copy_never_ran_or_an_operator_leads_back_after_the_commit() -> None:
     leading_back = {
         event
         for (state, event), transition in SOURCE_TABLE.items()
         if state is SourceState.COMMITTED and SourceEffect.BRING_BACK in transition.effects
     }
-    assert leading_back == {SourceEvent.TARGET_WITHOUT_COPY}
+    assert leading_back == {SourceEvent.TARGET_WITHOUT_COPY, SourceEvent.OPERATOR_RESUMES}
 
 
-def test_the_copy_is_released_only_after_resumed() -> None:
+def test_an_operators_word_is_on_disk_before_the_domain_resumes() -> None:
+    effects = SourceHandover(SourceState.COMMITTED).handle(SourceEvent.OPERATOR_RESUMES)
+    assert effects == (SourceEffect.WRITE_UNDOING, SourceEffect.BRING_BACK)
+
+
+@pytest.mark.parametrize("state", [s for s in SourceState if s is not SourceState.COMMITTED])
+@pytest.mark.parametrize("event", [SourceEvent.OPERATOR_RESUMES, SourceEvent.OPERATOR_DISCARDS])
+def test_an_operator_decides_nothing_but_what_waits_for_the_target(
+    state: SourceState, event: SourceEvent
+) -> None:
+    assert SourceHandover(state).handle(event) is None
+
+
+def test_a_target_that_lost_its_copy_changes_nothing_by_itself() -> None:
+    machine = SourceHandover(SourceState.COMMITTED)
+    assert machine.handle(SourceEvent.TARGET_LOST_COPY) == ()
+    assert machine.state is SourceState.COMMITTED
+
+
+def test_a_domain_that_is_at_home_was_not_committed_whatever_the_disk_says() -> None:
+    machine = SourceHandover()
+    assert machine.recover(Mark.COMMITTED, at_home=True) == (SourceEffect.BRING_BACK,)
+    assert machine.state is SourceState.UNDOING
+
+
+@pytest.mark.parametrize("mark", [mark for mark in Mark if not mark.final and mark is not Mark.OWNED])
+def test_every_open_mark_is_gone_on_from_after_a_restart(mark: Mark) -> None:
+    machine = SourceHandover()
+    assert machine.recover(mark, at_home=False)
+    assert machine.state in (SourceState.UNDOING, SourceState.COMMITTED)
+
+
+def test_the_copy_is_released_only_after_resumed_or_by_an_operator() -> None:
     releasing = {event for (_, event), t in SOURCE_TABLE.items() if SourceEffect.RELEASE_COPY in t.effects}
-    assert releasing == {SourceEvent.TARGET_RESUMED}
+    assert releasing == {SourceEvent.TARGET_RESUMED, SourceEvent.OPERATOR_DISCARDS}
 
 
 def test_prepared_before_the_switchover_is_a_breach() -> None:

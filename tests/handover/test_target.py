@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relocd.handover.machine import Failure
+from relocd.handover.record import Mark
 from relocd.handover.target import (
     TARGET_TABLE,
     TargetEffect,
@@ -23,7 +24,11 @@ def test_the_whole_way() -> None:
     assert machine.handle(TargetEvent.DIGEST_KNOWN) == (TargetEffect.TELL_PREPARED,)
     assert machine.handle(TargetEvent.SOURCE_COMMITTED) == (TargetEffect.WRITE_OWNED,)
     assert machine.handle(TargetEvent.OWNED_WRITTEN) == (TargetEffect.RESUME,)
-    assert machine.handle(TargetEvent.DOMAIN_RUNS) == (TargetEffect.TELL_RESUMED, TargetEffect.FINISH)
+    assert machine.handle(TargetEvent.DOMAIN_RUNS) == (
+        TargetEffect.TELL_RESUMED,
+        TargetEffect.WRITE_ARRIVED,
+        TargetEffect.FINISH,
+    )
     assert machine.state is TargetState.DONE
 
 
@@ -57,9 +62,45 @@ def test_the_domain_is_resumed_only_when_ownership_is_on_disk() -> None:
 
 def test_an_owned_copy_that_died_before_it_ran_is_given_back_once_that_is_on_disk() -> None:
     machine = TargetHandover(TargetState.RESUMING)
-    effects = machine.handle(TargetEvent.COPY_LOST)
+    effects = machine.handle(TargetEvent.COPY_NEVER_RAN)
     assert effects is not None
-    assert effects.index(TargetEffect.WRITE_ABORTED) < effects.index(TargetEffect.TELL_ABORT)
+    assert effects.index(TargetEffect.WRITE_UNDOING) < effects.index(TargetEffect.TELL_ABORT)
+
+
+def test_an_owned_copy_that_may_have_run_is_not_given_back() -> None:
+    machine = TargetHandover(TargetState.RESUMING)
+    effects = machine.handle(TargetEvent.COPY_LOST)
+    assert effects == (TargetEffect.WRITE_LOST, TargetEffect.TELL_LOST, TargetEffect.FINISH)
+
+
+def test_an_operator_gives_up_what_does_not_resume_and_loses_a_race_against_it() -> None:
+    machine = TargetHandover(TargetState.RESUMING)
+    assert machine.handle(TargetEvent.OPERATOR_DISCARDS) == (TargetEffect.DISCARD,)
+    assert machine.handle(TargetEvent.DOMAIN_DOES_NOT_RUN) is None
+    effects = machine.handle(TargetEvent.DOMAIN_RUNS)
+    assert effects is not None
+    assert TargetEffect.WRITE_ARRIVED in effects
+
+
+@pytest.mark.parametrize("resume_here", [True, False])
+def test_an_operators_word_on_a_prepared_copy_is_on_disk_before_it_is_acted_on(resume_here: bool) -> None:
+    event = TargetEvent.OPERATOR_RESUMES if resume_here else TargetEvent.OPERATOR_DISCARDS
+    effects = TargetHandover(TargetState.PREPARED).handle(event)
+    assert effects is not None
+    assert effects[0] is (TargetEffect.WRITE_OWNED if resume_here else TargetEffect.WRITE_UNDOING)
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("mark", [Mark.BEGUN, Mark.OWNED, Mark.UNDOING])
+def test_every_open_mark_is_gone_on_from_after_a_restart(mark: Mark, here: bool) -> None:
+    machine = TargetHandover()
+    effects = machine.recover(mark, copy_here=here)
+    expected = {
+        Mark.BEGUN: TargetEffect.ASK_SOURCE if here else TargetEffect.DISCARD,
+        Mark.OWNED: TargetEffect.RESUME,
+        Mark.UNDOING: TargetEffect.DISCARD,
+    }
+    assert effects == (expected[mark],)
 
 
 @pytest.mark.parametrize("state", [TargetState.OWNING, TargetState.RESUMING, TargetState.DONE])
@@ -72,4 +113,4 @@ def test_an_owned_domain_is_never_discarded(state: TargetState) -> None:
 
 def test_every_state_but_the_last_ones_has_a_way_on() -> None:
     leaving = {state for (state, _), t in TARGET_TABLE.items() if t.state is not state}
-    assert leaving == set(TargetState) - {TargetState.DONE, TargetState.DISCARDED}
+    assert leaving == set(TargetState) - {TargetState.DONE, TargetState.DISCARDED, TargetState.LOST}

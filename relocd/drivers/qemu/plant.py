@@ -108,7 +108,9 @@ class Plant:
             await domain.refresh()
         except DriverError as error:
             self.log.error("{name}: {error}", name=record.config.name, error=error)
-            domain.guest = DomainState.RUNNING
+            # Nobody may take one that is on its way out for running here: that would bring it back.
+            leaving = record.role is Role.OUTGOING
+            domain.guest = DomainState.PAUSED if leaving else DomainState.RUNNING
         return domain
 
     async def remove(self, record: Record, *, logs_too: bool) -> None:

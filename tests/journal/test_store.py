@@ -12,7 +12,9 @@ from attrs import evolve
 
 from relocd.errors import JournalError
 from relocd.handover.record import Mark, Record, Role
-from relocd.journal import SCHEMA_VERSION, Journal
+from relocd.handover.timeline import Moment, MomentKind
+from relocd.journal import Journal, store
+from relocd.journal.schema import SCHEMA_VERSION
 from relocd.model import DomainConfig
 from tests.reactor import call, run
 
@@ -27,6 +29,12 @@ RECORD = Record(
     was_paused=False,
     mark=Mark.BEGUN,
     began_s=1000.0,
+)
+
+
+MOMENTS = (
+    (0, Moment(1000.5, MomentKind.PHASE, {"phase": "connect"})),
+    (1, Moment(1001.0, MomentKind.SAMPLE, {"sent_bytes": 4096, "round": 1})),
 )
 
 
@@ -51,9 +59,9 @@ def journal(path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def write(journal: Journal, record: Record) -> None:
+def write(journal: Journal, record: Record, moments: tuple[tuple[int, Moment], ...] = ()) -> None:
     async def work() -> None:
-        await journal.write(record)
+        await journal.write(record, moments)
 
     run(work())
 
@@ -61,6 +69,20 @@ def write(journal: Journal, record: Record) -> None:
 def find(journal: Journal, record: Record) -> Record | None:
     async def work() -> Record | None:
         return await journal.find(record.relocation, record.role)
+
+    return run(work())
+
+
+def history(journal: Journal, limit: int = 100, reference: str | None = None) -> list[Record]:
+    async def work() -> list[Record]:
+        return await journal.history(limit, reference)
+
+    return run(work())
+
+
+def timeline(journal: Journal, record: Record) -> list[Moment]:
+    async def work() -> list[Moment]:
+        return await journal.timeline(record.relocation, record.role)
 
     return run(work())
 
@@ -95,7 +117,9 @@ def test_a_mark_replaces_the_one_before_and_survives_a_reopening(path: Path) -> 
         (Mark.BEGUN, {}, True),
         (Mark.COMMITTED, {}, True),
         (Mark.OWNED, {}, True),
-        (Mark.OWNED, {"outcome": "completed"}, False),
+        (Mark.UNDOING, {}, True),
+        (Mark.ARRIVED, {"outcome": "completed"}, False),
+        (Mark.LOST, {}, False),
         (Mark.DONE, {}, False),
         (Mark.ABORTED, {}, False),
     ],
@@ -105,6 +129,37 @@ def test_what_has_to_be_taken_up_again(
 ) -> None:
     write(journal, evolve(RECORD, mark=mark, outcome=outcome))
     assert bool(open_records(journal)) is is_open
+
+
+def test_a_timeline_comes_back_in_order_and_grows(journal: Journal) -> None:
+    write(journal, RECORD, MOMENTS[1:])
+    write(journal, evolve(RECORD, mark=Mark.ABORTED), MOMENTS[:1])
+    assert timeline(journal, RECORD) == [moment for _, moment in MOMENTS]
+    assert timeline(journal, evolve(RECORD, role=Role.TARGET)) == []
+
+
+def test_the_history_is_found_by_id_name_and_uuid(journal: Journal) -> None:
+    other = evolve(RECORD, relocation=UUID(int=2), domain=DomainConfig("db", UUID(int=8), 64), began_s=2000.0)
+    write(journal, RECORD)
+    write(journal, other)
+    assert history(journal) == [other, RECORD]
+    assert history(journal, 1) == [other]
+    for reference in ("web", str(UUID(int=7)), str(RECORD.relocation)):
+        assert history(journal, 1, reference) == [RECORD]
+    assert history(journal, 1, "w%") == []
+
+
+def test_the_oldest_ended_relocations_are_forgotten_and_open_ones_never(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "HISTORY_KEPT", 3)
+    write(journal, evolve(RECORD, relocation=UUID(int=100), began_s=1.0))
+    ended = [evolve(RECORD, relocation=UUID(int=n), mark=Mark.DONE, began_s=1000.0 + n) for n in range(1, 6)]
+    for record in ended:
+        write(journal, record, MOMENTS)
+    assert [record.relocation.int for record in history(journal)] == [5, 4, 3, 100]
+    assert timeline(journal, ended[0]) == []
+    assert timeline(journal, ended[4]) != []
 
 
 def test_a_damaged_journal_stops_with_a_way_out(path: Path) -> None:

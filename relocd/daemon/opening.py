@@ -1,0 +1,86 @@
+"""How a source gets a target's promise: the greeting, the proposal and its answer; then the lanes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from attrs import frozen
+
+from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
+from relocd.daemon.context import Context
+from relocd.daemon.dialogue import Dialogue
+from relocd.errors import ProtocolError, Refused
+from relocd.preflight.result import Check, failures
+from relocd.wire.messages import Accept, Lane, Propose, Refuse
+
+
+@frozen
+class Promise:
+    """A target that has a place: how it is spoken to, and where it answers questions later."""
+
+    dialogue: Dialogue
+    accept: Accept
+    questions_to: Peer
+
+
+async def ask_for_place(
+    context: Context,
+    peer: Peer,
+    proposal: Propose,
+    on_phase: Callable[[str], None],
+    on_checks: Callable[[tuple[Check, ...]], None],
+) -> Promise:
+    """Connect and propose. Raises Refused with all reasons, or another RelocdError; no connection is left then."""
+    timeout_s = context.config.connect_timeout_s
+    on_phase("connect")
+    dialogue = await connect(context.reactor, peer, timeout_s)
+    try:
+        theirs = await greet(dialogue, context.hello(), timeout_s)
+        on_phase("preflight")
+        answer = await _propose(dialogue, proposal, timeout_s)
+        on_checks(answer.checks)
+        if isinstance(answer, Refuse):
+            raise _refusal(answer, by=peer.host)
+    except BaseException:
+        dialogue.close()
+        raise
+    return Promise(dialogue, answer, Peer(dialogue.peer, theirs.port or peer.port))
+
+
+async def _propose(dialogue: Dialogue, proposal: Propose, timeout_s: float) -> Accept | Refuse:
+    dialogue.send(proposal)
+    answer = await dialogue.receive(timeout_s)
+    if isinstance(answer, Refuse):
+        return answer
+    accept = expect(answer, Accept, dialogue.peer)
+    if accept.relocation != proposal.relocation or accept.lanes > proposal.lanes:
+        raise ProtocolError(f"{dialogue.peer} accepted something else than was proposed")
+    return accept
+
+
+def _refusal(answer: Refuse, *, by: str) -> Refused:
+    failed = failures(answer.checks)
+    return Refused(
+        tuple((check.name, check.text) for check in failed),
+        by=by,
+        hint=" ".join(check.remedy for check in failed if check.remedy),
+    )
+
+
+async def open_lanes(
+    reactor: Any, peer: Peer, relocation: UUID, accept: Accept, timeout_s: float
+) -> list[socket.socket]:
+    """Connect all lanes that the target waits for; none is left open if one fails."""
+    lanes: list[socket.socket] = []
+    try:
+        for number in range(accept.lanes):
+            lane = Lane(relocation, accept.token, number)
+            lanes.append(await open_lane(reactor, peer, lane, timeout_s))
+    except BaseException:
+        for sock in lanes:
+            sock.close()
+        raise
+    return lanes

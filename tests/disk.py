@@ -1,0 +1,36 @@
+"""A small file system of its own, and how to fill it to the last block: what a full disk really does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+#: The file that takes all the room.
+FILLER = "filler"
+
+
+@contextlib.contextmanager
+def small_disk(mount_point: Path, size_kib: int = 512) -> Iterator[Path]:
+    """A file system with little room, mounted for as long as the context lasts."""
+    mount_point.mkdir(parents=True)
+    options = f"size={size_kib}k,mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "relocd-test", str(mount_point)], check=True)
+    try:
+        yield mount_point
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount_point)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Take all the room that is left; removing the file gives it back."""
+    path = directory / FILLER
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with contextlib.suppress(OSError):  # no space left on device, some time
+        while True:
+            os.write(descriptor, bytes(4096))
+    os.close(descriptor)
+    assert os.statvfs(directory).f_bavail == 0
+    return path
