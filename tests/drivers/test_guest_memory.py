@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from relocd.drivers.base import GuestMemory
 from relocd.drivers.qemu.memory import guest_memory
+from relocd.drivers.qemu.process import Process, spawn
 from relocd.errors import DriverError
 from relocd.model import Accelerator, DomainConfig
+from tests.reactor import call, run
 
 
 @pytest.fixture
@@ -35,6 +38,25 @@ def test_whoever_holds_it_cannot_change_its_size(memory: GuestMemory, size: int)
         os.ftruncate(memory.descriptor, size)
     with pytest.raises(PermissionError):
         os.pwrite(memory.descriptor, b"x", memory.size_bytes)
+
+
+def test_what_was_written_counts_as_the_domains_before_it_has_looked_at_it(
+    memory: GuestMemory, tmp_path: Path
+) -> None:
+    """Else the host would set the same memory aside twice, and refuse the next domain."""
+    ours, theirs = os.pipe()
+    identity = spawn(
+        ["/bin/sh", "-c", "read line <&3"], log=tmp_path / "log", descriptors=[ours, memory.descriptor]
+    )
+    process = call(Process, identity)
+    before = process.resident_mib()
+    os.pwrite(memory.descriptor, bytes(16 << 20), 0)
+    after = process.resident_mib()
+    for end in (ours, theirs):
+        os.close(end)
+    run(process.end(grace_s=5))
+    assert 16 <= after - before <= 17
+    assert process.resident_mib() == 0
 
 
 def test_memory_that_cannot_be_is_an_error() -> None:

@@ -7,6 +7,7 @@ import os
 
 from relocd.drivers.base import GuestMemory
 from relocd.drivers.qemu.cmdline import MEMORY_BLOCK, memory_bytes
+from relocd.drivers.qemu.process import MEMORY_NAME
 from relocd.errors import DriverError
 from relocd.model import DomainConfig
 
@@ -18,7 +19,7 @@ def guest_memory(config: DomainConfig) -> GuestMemory:
     """Empty memory for a domain; it takes no room until it is written. Raises DriverError."""
     size_bytes = memory_bytes(config)
     try:
-        descriptor = os.memfd_create(f"relocd-{config.uuid}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor = os.memfd_create(f"{MEMORY_NAME}{config.uuid}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, size_bytes)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)

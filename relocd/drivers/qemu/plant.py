@@ -21,7 +21,16 @@ from relocd.drivers.qemu.cmdline import Launch, argv
 from relocd.drivers.qemu.disks import examine
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.network import Network
-from relocd.drivers.qemu.process import INHERITED_FD, Identity, Process, alive, in_scope, search, spawn
+from relocd.drivers.qemu.process import (
+    INHERITED_FD,
+    MEMORY_FD,
+    Identity,
+    Process,
+    alive,
+    in_scope,
+    search,
+    spawn,
+)
 from relocd.drivers.qemu.qmp import Monitor, MonitorLost
 from relocd.drivers.qemu.sockets import check_length, listening
 from relocd.drivers.qemu.store import Record, Role, Store
@@ -80,7 +89,7 @@ class Plant:
             await self.worker.run(bootstore.require, self.paths.boot, record.config)
             launch = await self._prepare(record, binary, sandbox)
             if memory is not None:
-                launch = evolve(launch, memory_fd=INHERITED_FD + 1)
+                launch = evolve(launch, memory_fd=MEMORY_FD)
             return await self._launch(record, launch, memory)
         except BaseException:
             await self._end_stray(record)
