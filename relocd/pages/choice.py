@@ -1,6 +1,6 @@
 """Whether to compress a batch, and how hard: decided by what was measured, not by what was expected.
 
-Three levels are known: 0 (as it is), 1 and 3 of zstd. For each the choice knows the rate at which it moved
+Four levels are known: 0 (as it is), -5, 1 and 3 of zstd. For each the choice knows the rate at which it moved
 content lately, waiting for the hypervisor not counted. It stays with the best and tries another one now and
 then, less and less often while the answer stays the same. When two are about as fast the cheaper one wins, so
 a link that is faster than the compressor gets raw pages, and so does a target that cannot take more anyway.
@@ -14,9 +14,10 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-LEVELS: Final = (0, 1, 3)
-"""zstd 1 is the best at most link speeds; 3 pays on slow links only. Below 1 (-1, -5) nothing was gained."""
-_START: Final = 1
+LEVELS: Final = (0, -5, 1, 3)
+"""From cheap to dear. zstd 1 suits most content and links; -5 takes half its time and is as good where content repeats
+itself in long stretches; 3 pays on slow links only."""
+_START: Final = 2
 
 WORTH_BYTES: Final = 512
 """Smaller payloads are not worth a compressor's start."""
@@ -139,9 +140,11 @@ class _Ladder:
             self._hold_bytes = HOLD_BYTES
             self._home_rate = rate
             self._home = self._at
+            beyond = self._home + (1 if self._upwards else -1)  # what helped may help once more
+            self._go(beyond if 0 <= beyond < len(LEVELS) else self._home)
         else:
             self._hold_bytes = min(HOLD_GROWTH * self._hold_bytes, HOLD_BYTES_MAX)
-        self._go(self._home)
+            self._go(self._home)
 
     def _try_another(self) -> None:
         self._upwards = not self._upwards if 0 < self._home < len(LEVELS) - 1 else self._home == 0
