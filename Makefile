@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help packages dev demo test faults check bench clean
+.PHONY: help packages dev demo test faults soak check bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,12 @@ demo: packages dev ## move a real guest between two hosts, live, back, and offli
 test: packages dev ## run all tests, the real guests included (root, below 15 minutes)
 	@$(BIN)/python -m pytest
 
-faults: packages dev ## kill every part at every step of the dialogue, on real guests (root, about four minutes)
-	@$(BIN)/python -m pytest -m faults tests/e2e/test_fault_table.py
+faults: packages dev ## kill every part and cut the link at every step of the dialogue, on real guests (root, about 7 minutes)
+	@$(BIN)/python -m pytest -m e2e tests/e2e/test_fault_table.py tests/e2e/test_restarts.py
+
+SOAK_RUNS ?= 100000
+soak: dev ## the model of two hosts, for long: SOAK_RUNS runs that hypothesis makes up (about 15 minutes)
+	@RELOCD_SOAK_RUNS=$(SOAK_RUNS) $(BIN)/python -m pytest -q -p no:cacheprovider --timeout 0 tests/handover/test_world.py
 
 check: dev ## ruff, mypy --strict, the wall
 	@$(BIN)/ruff check relocd tests

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
+import struct
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from attrs import frozen
@@ -14,6 +18,10 @@ from tests.testbed.netns import socket_in
 from tests.testbed.network import Host
 
 Address = tuple[str, int]
+
+#: A socket closed with this resets its connection and leaves nothing behind (socket(7), SO_LINGER).
+_RESET = struct.pack("ii", 1, 0)
+DELIVERY_S = 10.0
 
 
 @frozen
@@ -37,16 +45,32 @@ class Wire:
 
     ``before``: all connections break, and the message is lost with them. ``after``: they break behind it.
     ``swallow``: only the message is lost. ``hold``: it waits, and everything else on the wire in both directions,
-    until ``release`` or ``cut``.
+    until ``release`` or ``cut``. ``deliver``: the same, but the message itself arrives; ``struck`` is set when the
+    other end's kernel has it. ``whole`` off: only the message's own connection is held.
+
+    ``message`` may be bytes, for what is not a line. ``answer``: only what the target says counts.
     """
 
-    def __init__(self, place: Place, message: str = "", *, action: str = "before") -> None:
-        assert action in ("before", "after", "swallow", "hold")
+    def __init__(
+        self,
+        place: Place,
+        message: str | bytes = "",
+        *,
+        action: str = "before",
+        answer: bool = False,
+        whole: bool = True,
+    ) -> None:
+        assert action in ("before", "after", "swallow", "hold", "deliver")
         self._place = place
-        self._message = message.encode()
+        self._message = message.encode() if isinstance(message, str) else message
+        self._is_line = isinstance(message, str)
         self._action = action
+        self._answer = answer
+        self._whole = whole
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._held: set[socket.socket] = set()
+        self._seen = threading.Event()
         self._go_on = threading.Event()
         self.struck = threading.Event()
         self._server = place.new_socket()
@@ -62,19 +86,27 @@ class Wire:
 
     def cut(self) -> None:
         """Break every connection; new ones still pass."""
-        with self._lock:
-            sockets, self._sockets = self._sockets, []
-        for sock in sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        for sock in self._take_sockets():
+            _shut(sock)
         self._go_on.set()
 
     def close(self) -> None:
-        """Break everything and listen no more."""
+        """Break everything, leave nothing of it in the kernel, and listen no more."""
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
-        self.cut()
+        sockets = self._take_sockets()
+        self._go_on.set()
+        for sock in sockets:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            _shut(sock)
+            sock.close()
+
+    def _take_sockets(self) -> list[socket.socket]:
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        return sockets
 
     def _serve(self) -> None:
         while True:
@@ -82,40 +114,85 @@ class Wire:
                 here, _ = self._server.accept()
             except OSError:
                 return
-            there = self._place.new_socket()
-            try:
-                there.connect(self._place.there)
-            except OSError:
-                here.close()
-                continue
-            with self._lock:
-                self._sockets += [here, there]
-            for source, target in ((here, there), (there, here)):
-                threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+            threading.Thread(target=self._join, args=(here,), daemon=True).start()
 
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+    def _join(self, here: socket.socket) -> None:
+        there = self._place.new_socket()
+        with self._lock:
+            self._sockets += [here, there]
+        try:
+            there.connect(self._place.there)
+        except OSError:
+            here.close()
+            return
+        threading.Thread(target=self._pass, args=(there, here, True), daemon=True).start()
+        self._pass(here, there, False)
+
+    def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        try:
+            while data := self._take(source, target):
+                at = data.find(self._message) if self._awaited(answers) else -1
+                if not _sent(target, self._strike(data, at, source, target) if at >= 0 else data):
+                    return  # nobody takes it; what they said before may still be on its way
+        except OSError:
+            _shut(target)
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if self._action == "hold" and self.struck.is_set():
-                    self._go_on.wait()
-                at = data.find(self._message) if self._message and not self.struck.is_set() else -1
-                if at >= 0:
-                    data = self._strike(data, at, target)
-                target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
-    def _strike(self, data: bytes, at: int, target: socket.socket) -> bytes:
-        """Do what this wire is for; return what is to be passed on afterwards."""
-        end = data.index(b"\n", at) + 1
-        self.struck.set()
-        if self._action == "swallow":
-            return data[:at] + data[end:]
-        target.sendall(data[:at] if self._action in ("before", "hold") else data[:end])
-        if self._action == "hold":
+    def _take(self, source: socket.socket, target: socket.socket) -> bytes:
+        """What comes next, or the end; it waits here while the wire is held."""
+        data = source.recv(65536)
+        if self._is_held(source, target):
             self._go_on.wait()
-            return data[at:]
+        return data
+
+    def _awaited(self, answers: bool) -> bool:
+        return bool(self._message) and not self._seen.is_set() and (answers or not self._answer)
+
+    def _is_held(self, source: socket.socket, target: socket.socket) -> bool:
+        if self._action not in ("hold", "deliver") or not self._seen.is_set():
+            return False
+        return self._whole or bool(self._held & {source, target})
+
+    def _strike(self, data: bytes, at: int, source: socket.socket, target: socket.socket) -> bytes:
+        """Do what this wire is for; return what is to be passed on afterwards."""
+        end = data.index(b"\n", at) + 1 if self._is_line else len(data)
+        self._held = {source, target}
+        self._seen.set()
+        if self._action == "swallow":
+            self.struck.set()
+            return data[:at] + data[end:]
+        kept = at if self._action in ("before", "hold") else end
+        if _sent(target, data[:kept]) and self._action == "deliver":
+            _wait_delivered(target)
+        self.struck.set()
+        if self._action in ("hold", "deliver"):
+            self._go_on.wait()
+            return data[kept:]
         self.cut()
         return b""
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _sent(sock: socket.socket, data: bytes) -> bool:
+    """Send, if there is still somebody who takes it."""
+    try:
+        sock.sendall(data)
+    except OSError:
+        return False
+    return True
+
+
+def _wait_delivered(sock: socket.socket) -> None:
+    """Return once the peer's kernel has acknowledged everything that was sent (tcp(7), SIOCOUTQ)."""
+    deadline = time.monotonic() + DELIVERY_S
+    while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
+        assert time.monotonic() < deadline, "the peer does not take what is sent"
+        time.sleep(0.001)
 
 
 #: The mark of the wire's own connections, which must not be led into it again.
@@ -140,8 +217,36 @@ def between(source: Host, target: Host) -> Iterator[Place]:
             }}
         }}
     """
-    source.run(["nft", "-f", "-"], text_in=rules)
-    try:
+    with _rules(source, "wire", rules):
         yield Place(("0.0.0.0", _WIRE_PORT), (target.address, PORT), marked)
+
+
+@contextlib.contextmanager
+def severed(one: Host, other: Host) -> Iterator[None]:
+    """Neither host receives a packet of the other, the wire's on its own host included, and nothing tells them so.
+
+    Guests are not touched: their packets pass the hosts' bridges and have other addresses.
+    """
+    with _rules(one, "cut", _deaf_to(other)), _rules(other, "cut", _deaf_to(one)):
+        yield
+
+
+def _deaf_to(peer: Host) -> str:
+    return f"""
+        table ip cut {{
+            chain input {{
+                type filter hook input priority 0;
+                ip saddr {peer.address} drop
+                tcp dport {_WIRE_PORT} drop
+            }}
+        }}
+    """
+
+
+@contextlib.contextmanager
+def _rules(host: Host, table: str, text: str) -> Iterator[None]:
+    host.run(["nft", "-f", "-"], text_in=text)
+    try:
+        yield
     finally:
-        source.run(["nft", "delete", "table", "ip", "wire"])
+        host.run(["nft", "delete", "table", "ip", table])

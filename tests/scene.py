@@ -18,7 +18,7 @@ from tests.testbed.commands import TestbedError
 from tests.testbed.daemons import PROGRAMS, RelocdHost, Reply
 from tests.testbed.image import GuestImage, build_image, guest_cmdline
 from tests.testbed.memcheck import MemCheck, guest_stat
-from tests.testbed.network import BRIDGE, GUEST_IP, PREFIX_LENGTH, Host, Shape, Testbed
+from tests.testbed.network import BRIDGE, GUEST_IP, PREFIX_LENGTH, UPLINK, Host, Shape, Testbed
 from tests.testbed.sessions import SshSession, TcpEchoSession
 from tests.testbed.udp import UdpEchoClient
 
@@ -88,7 +88,11 @@ class Scene:
         return path
 
     def start_guest(self, host: RelocdHost, *, memory_mib: int = 192, **guest: Any) -> MemCheck:
-        """Create the guest and wait until its memory is filled and being verified."""
+        """Create the guest and wait until its memory is filled and being verified.
+
+        The client forgets where a former guest was: a new one is silent until it is asked for by broadcast.
+        """
+        self.client.run(["ip", "neigh", "flush", "dev", UPLINK])
         host.relocctl("create", self.domain_file(memory_mib=memory_mib, **guest))
         return self.wait_guest(lambda stat: stat.full and stat.sweeps >= 1)
 
@@ -150,6 +154,7 @@ class Moving:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self.stderr = ""
 
     def wait_phase(self, phase: str) -> dict[str, Any]:
         """Read on until ``phase`` has begun. Raises TestbedError if the relocation ends instead."""
@@ -163,7 +168,8 @@ class Moving:
         raise TestbedError(f"relocctl ended before {phase}")
 
     def finish(self, timeout_s: float = 90) -> tuple[int, dict[str, Any]]:
-        """Wait for the end: exit code and the outcome object."""
-        out, _ = self._process.communicate(timeout=timeout_s)
+        """Wait for the end: exit code and the outcome object; ``stderr`` is what a person would have read."""
+        out, said = self._process.communicate(timeout=timeout_s)
+        self.stderr = said.decode()
         lines = out.decode().splitlines()
         return self._process.returncode, json.loads(lines[-1]) if lines else {}

@@ -36,6 +36,7 @@ from tests.testbed import (
     wait_filled,
 )
 from tests.testbed import memcheck as memcheck_client
+from tests.testbed.daemons import PORT
 from tests.testbed.image import CHECKOUT, cache_directory
 from tests.testbed.initramfs import compile_program
 from tests.testbed.namespaces import remove_leftovers
@@ -400,8 +401,30 @@ class TestRelocdHost:
             (relocd.run_dir / uuid).touch()
             stray = ["sh", "-c", f"exec -a 'stray-{uuid} tap0' sleep 1000 > /dev/null 2>&1 &"]
             bed.hosta.run(["bash", *stray[1:]])
-            assert len(relocd.leftovers()) == 3
+            assert [text.split()[0] for text in relocd.leftovers()] == ["process", "device", "file"]
             assert relocd.leftovers([uuid]) == []
+
+    def test_so_are_connections_and_unfinished_boot_files(self, bed: Testbed, tmp_path: Path) -> None:
+        with (
+            RelocdHost(bed.hosta, tmp_path / "hosta") as relocd,
+            socket_in(bed.hosta.netns, socket.SOCK_STREAM) as sock,
+        ):
+            (relocd.state_dir / "boot" / "arriving-x").touch()
+            (relocd.state_dir / "boot" / ("0" * 64)).touch()
+            sock.connect((bed.hosta.address, PORT))
+            assert [text.split()[0] for text in relocd.leftovers()] == ["boot", "connection"]
+            assert len(relocd.connections(of_daemon=True)) == 1
+            sock.close()
+            (relocd.state_dir / "boot" / "arriving-x").unlink()
+            relocd.wait_clean()
+
+    def test_a_reload_is_waited_for(self, bed: Testbed, tmp_path: Path) -> None:
+        with RelocdHost(bed.hosta, tmp_path / "hosta") as relocd:
+            relocd.reload({"xen-relocation-hosts-allow": ""})
+            assert relocd.ask("info")["domains"] == 0
+            with socket_in(bed.hosta.netns, socket.SOCK_STREAM) as sock:
+                sock.connect((bed.hosta.address, PORT))
+                assert sock.recv(1) == b"", "nobody is let in any more"
 
     def test_a_bad_configuration_says_why(self, bed: Testbed, tmp_path: Path) -> None:
         with pytest.raises(TestbedError, match="xen-relocation-port"):

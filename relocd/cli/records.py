@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from relocd.cli.client import JsonObject
-from relocd.cli.failures import printable
 from relocd.cli.render import duration_text, size_text, table
 
 _WIDTH = 100
@@ -32,8 +31,8 @@ def status_text(relocations: Sequence[JsonObject]) -> str:
 
 
 def _clean(line: str) -> str:
-    """Printable, indented as it was."""
-    return line[: len(line) - len(line.lstrip())] + printable(line)
+    """Without what could steer a terminal, some of it was written by a peer; spaces stay as they are."""
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def status_table(relocations: Iterable[JsonObject]) -> str:

@@ -152,6 +152,8 @@ class Carrier:
                 datagram = self._socket.recv(DATAGRAM_BYTES_MAX)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # killed while a command was on its way to it
+                datagram = b""
             except OSError as error:
                 self._died(str(error))
                 return
@@ -163,6 +165,8 @@ class Carrier:
             except ProtocolError as error:
                 self._died(str(error))
                 return
+            if isinstance(event, CarrierFailed):
+                self._forget()  # it has said why it ends; that its socket ends too is no second reason
             self._on_event(event)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's form

@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.defer import TimeoutError  # noqa: A004 - Twisted's own
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import TimeoutError as UserTimeout
 from twisted.internet.protocol import Factory
 
 from relocd.daemon.detach import detach
@@ -42,9 +43,8 @@ async def connect(reactor: Any, peer: Peer, timeout_s: float) -> Dialogue:
             f"cannot find host '{peer.host}'", hint="Check the name, or give the address."
         ) from error
     except (ConnectError, TimeoutError) as error:
-        reason = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
         raise PeerUnreachable(
-            f"cannot connect to {peer}: {reason.rstrip('.')}",
+            f"cannot connect to {peer}: {_reason(error)}",
             hint=f"Is relocd running on {peer.host}, with xen-relocation-server yes and this port, and does its "
             "firewall let this host in?",
         ) from error
@@ -58,6 +58,8 @@ async def greet(dialogue: Dialogue, ours: Hello, timeout_s: float) -> Hello:
     try:
         answer = await dialogue.receive(timeout_s)
     except PeerUnreachable as error:
+        if dialogue.lost is None:
+            raise  # it was silent
         raise PeerUnreachable(
             f"{dialogue.peer} closed the connection without a word",
             hint=f"Does xen-relocation-hosts-allow on {dialogue.peer} admit this host? Its log names the reason.",
@@ -65,6 +67,14 @@ async def greet(dialogue: Dialogue, ours: Hello, timeout_s: float) -> Hello:
     hello = expect(answer, Hello, dialogue.peer)
     agree(ours, hello)
     return hello
+
+
+def _reason(error: Exception) -> str:
+    """The system's words, without Twisted's around them; for the end of the wait Twisted has none or its own."""
+    if isinstance(error, TimeoutError | UserTimeout):
+        return "it did not answer"
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    return text.rstrip(".") or "it did not answer"
 
 
 async def open_lane(reactor: Any, peer: Peer, lane: Lane, timeout_s: float) -> socket.socket:

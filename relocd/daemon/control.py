@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -18,6 +19,9 @@ from relocd.errors import RelocdError, UsageError
 
 MAX_REQUEST_BYTES = 1 << 20
 
+#: How long clients may take to read their last answer when the daemon ends, in seconds.
+FLUSH_S = 1.0
+
 
 class ControlConnection(LineOnlyReceiver):
     """One request and its answers."""
@@ -26,9 +30,11 @@ class ControlConnection(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = MAX_REQUEST_BYTES
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, answered: set[ControlConnection]) -> None:
         self._desk = desk
+        self._answered = answered
         self._asked = False
+        self.closed: Deferred[None] = Deferred()
         self._open = True
         self._on_close: list[Callable[[], None]] = []
 
@@ -69,7 +75,8 @@ class ControlConnection(LineOnlyReceiver):
 
     def _finish(self, message: dict[str, Any]) -> None:
         self._emit(message)
-        if self.transport is not None:
+        if self._open and self.transport is not None:
+            self._answered.add(self)
             self.transport.loseConnection()
 
     def _unexpected(self, failure: Failure) -> None:
@@ -80,6 +87,8 @@ class ControlConnection(LineOnlyReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
+        self._answered.discard(self)
+        self.closed.callback(None)
         for callback in self._on_close:
             callback()
 
@@ -91,16 +100,23 @@ class ControlFactory(Factory):
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._answered: set[ControlConnection] = set()
 
     def buildProtocol(self, addr: object) -> ControlConnection:
-        return ControlConnection(self._desk)
+        return ControlConnection(self._desk, self._answered)
+
+    async def flush(self, reactor: IReactorTime) -> None:
+        """Return when the answers given so far are with their clients, those that take them."""
+        closed = DeferredList([c.closed for c in self._answered], consumeErrors=True)
+        closed.addTimeout(FLUSH_S, reactor, onTimeoutCancel=lambda result, _: result)
+        await closed
 
 
-def listen_control(reactor: Any, path: Path, desk: Desk) -> Any:
+def listen_control(reactor: Any, path: Path, factory: ControlFactory) -> Any:
     """Serve ``path``, for root only. A socket that a crashed daemon left is replaced; two daemons are kept apart by
     the lock on the state directory."""
     path.unlink(missing_ok=True)
-    return reactor.listenUNIX(str(path), ControlFactory(desk), mode=0o600)
+    return reactor.listenUNIX(str(path), factory, mode=0o600)
 
 
 def error_object(error: RelocdError) -> dict[str, Any]:

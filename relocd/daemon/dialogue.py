@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 #: Messages that may wait to be taken before the peer is held to be broken.
 MAX_INBOX = 64
 
-#: Seconds that sent data may stay unacknowledged before the kernel gives up (tcp(7), TCP_USER_TIMEOUT).
+#: Seconds that sent data may stay unacknowledged before the kernel gives up (tcp(7), TCP_USER_TIMEOUT), and silence
+#: before it asks whether the peer is still there, and between such questions (2 h and 75 s unless told otherwise).
 USER_TIMEOUT_S = 20
+KEEPALIVE_IDLE_S = 10
+KEEPALIVE_INTERVAL_S = 5
 
 
 class Dialogue(Protocol):
@@ -114,6 +117,8 @@ class Dialogue(Protocol):
         self.tcp.setTcpKeepAlive(True)
         handle = self.tcp.getHandle()
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_S * 1000)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
         self._arm()
 
     def dataReceived(self, data: bytes) -> None:

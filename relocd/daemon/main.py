@@ -127,7 +127,7 @@ class _Runner:
         from twisted.internet.defer import Deferred
 
         stopping = Deferred.fromCoroutine(self._service.stop())
-        stopping.addErrback(self._failed).addBoth(lambda _: self._reactor.stop())
+        stopping.addCallbacks(lambda _: self._reactor.stop(), self._failed)
 
     def _failed(self, failure: Any) -> None:
         error = failure.value

@@ -12,7 +12,7 @@ from attrs import frozen
 from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
-from relocd.errors import ProtocolError, Refused
+from relocd.errors import Cancelled, ProtocolError, Refused
 from relocd.preflight.result import Check, failures
 from relocd.wire.messages import Accept, Lane, Propose, Refuse
 
@@ -30,15 +30,21 @@ async def ask_for_place(
     context: Context,
     peer: Peer,
     proposal: Propose,
+    wanted: Callable[[], bool],
     on_phase: Callable[[str], None],
     on_checks: Callable[[tuple[Check, ...]], None],
 ) -> Promise:
-    """Connect and propose. Raises Refused with all reasons, or another RelocdError; no connection is left then."""
+    """Connect and propose. Raises Refused with all reasons, or another RelocdError; no connection is left then.
+
+    ``wanted`` is asked between the steps: the relocation may have ended meanwhile, and is then not proposed.
+    """
     timeout_s = context.config.connect_timeout_s
     on_phase("connect")
     dialogue = await connect(context.reactor, peer, timeout_s)
     try:
+        _require(wanted())
         theirs = await greet(dialogue, context.hello(), timeout_s)
+        _require(wanted())
         on_phase("preflight")
         answer = await _propose(dialogue, proposal, timeout_s)
         on_checks(answer.checks)
@@ -48,6 +54,11 @@ async def ask_for_place(
         dialogue.close()
         raise
     return Promise(dialogue, answer, Peer(dialogue.peer, theirs.port or peer.port))
+
+
+def _require(wanted: bool) -> None:
+    if not wanted:
+        raise Cancelled("the relocation has ended before it was proposed")
 
 
 async def _propose(dialogue: Dialogue, proposal: Propose, timeout_s: float) -> Accept | Refuse:

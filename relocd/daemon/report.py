@@ -91,6 +91,7 @@ class Report:
         self._watchers: list[Watcher] = []
         self._waiters: list[Deferred[Ending]] = []
         self._ending: Ending | None = None
+        self._finished = False
 
     # -- what the relocation reports -------------------------------------------------------------------------------
 
@@ -168,6 +169,7 @@ class Report:
     def finish(self) -> None:
         """Give the outcome to everyone who waits."""
         assert self._ending is not None
+        self._finished = True
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(self._ending)
@@ -195,9 +197,9 @@ class Report:
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
     def when_ended(self) -> Deferred[Ending]:
-        """Fires with the ending, at once if it is known."""
+        """Fires with the ending, at once if it was given out already."""
         waiter: Deferred[Ending] = Deferred()
-        if self._ending is not None:
+        if self._finished and self._ending is not None:
             waiter.callback(self._ending)
         else:
             self._waiters.append(waiter)

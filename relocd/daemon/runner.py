@@ -26,6 +26,9 @@ from relocd.handover.timeline import MomentKind, Timeline
 from relocd.model import DomainConfig
 from relocd.wire.messages import Decision, Inquire, Message, Standing
 
+#: How long a complaint about lanes or stream waits for the peer's own explanation, the better one, in seconds.
+EXPLANATION_WAIT_S = 0.3
+
 EffectT = TypeVar("EffectT", bound=enum.StrEnum)
 DoneT_co = TypeVar("DoneT_co", bound=enum.StrEnum, covariant=True)
 
@@ -70,6 +73,7 @@ class Runner(ABC, Generic[EffectT]):
         self._carrier: Carrier | None = None
         self._turn = DeferredLock()
         self._halted = False
+        self._noted_state = ""
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
 
@@ -137,7 +141,9 @@ class Runner(ABC, Generic[EffectT]):
         if effects:
             state = self.handover.state.value
             self.log.info("{id}: {state}: {effects}", id=self.id, state=state, effects=", ".join(effects))
-            self.note(MomentKind.STATE, state=state)
+            if state != self._noted_state:
+                self._noted_state = state
+                self.note(MomentKind.STATE, state=state)
             self._turn.run(background, self._guard(self._perform(effects)), f"relocation {self.id}")
 
     async def _perform(self, effects: tuple[EffectT, ...]) -> None:
@@ -161,6 +167,18 @@ class Runner(ABC, Generic[EffectT]):
     def _spawn(self, work: Awaitable[None], what: str) -> None:
         """Do something beside the effects; its failure is the relocation's."""
         background(self._guard(work), f"relocation {self.id}: {what}")
+
+    async def _fail_late(self, failure: Failure) -> None:
+        await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
+        self._fail(failure)
+
+    async def _patient(self, work: Awaitable[None]) -> None:
+        """What breaks with lanes or stream is often the echo of a failure elsewhere, whose reason is on its way."""
+        try:
+            await work
+        except RelocdError:
+            await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
+            raise
 
     def _fail(self, failure: Failure) -> None:
         effects = self.handover.fail(failure)
@@ -226,7 +244,7 @@ class Runner(ABC, Generic[EffectT]):
             self._note_word(None, str(error))
             raise
         self._note_word(decision)
-        if decision in (Decision.PREPARED, Decision.COMMITTED, Decision.UNDECIDED):
+        if self.waiting and decision in (Decision.PREPARED, Decision.COMMITTED, Decision.UNDECIDED):
             self.attach(dialogue)
         else:
             dialogue.close()

@@ -20,7 +20,7 @@ from relocd.allow import AllowList
 from relocd.config import Config
 from relocd.config.load import load_config
 from relocd.daemon.context import Context
-from relocd.daemon.control import listen_control
+from relocd.daemon.control import ControlFactory, listen_control
 from relocd.daemon.doorway import DoorwayFactory
 from relocd.daemon.gate import Gate
 from relocd.daemon.lookup import Resolver
@@ -82,6 +82,7 @@ class Service:
         self._resolver = Resolver(reactor, config.lookup_timeout_s)
         self._gate = Gate(AllowList(config.hosts_allow), self._resolver)
         self._relocations = Relocations(self._context)
+        self._control = ControlFactory(Desk(self._context, self._relocations))
         self._ports: list[Any] = []
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
 
@@ -92,8 +93,9 @@ class Service:
         await self._relocations.recover()
         if self._context.config.relocation_server:
             self._listen()
-        desk = Desk(self._context, self._relocations)
-        self._ports.append(listen_control(self._reactor, self._places.run_dir / "control.sock", desk))
+        self._ports.append(
+            listen_control(self._reactor, self._places.run_dir / "control.sock", self._control)
+        )
         self._start_watchdog()
         domains = len(self._context.driver.list())
         self.log.info(
@@ -152,6 +154,7 @@ class Service:
         for port in self._ports:
             await port.stopListening()
         await self._relocations.stop()
+        await self._control.flush(self._reactor)
         if self._run_dir.is_symlink() and not self._context.driver.list():
             self._run_dir.unlink()
         await self._context.driver.stop()

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import deferLater
 
 from relocd.carrier.control import CarrierEnded, CarrierFailed, CarrierProgress, Event
 from relocd.daemon.background import background, insist
@@ -17,7 +16,7 @@ from relocd.daemon.context import Context
 from relocd.daemon.opening import Promise, ask_for_place, open_lanes
 from relocd.daemon.report import Ending, Report
 from relocd.daemon.runner import Runner
-from relocd.errors import DriverError, JournalError, PeerUnreachable, Refused, StreamError
+from relocd.errors import DriverError, JournalError, Refused, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record
 from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
@@ -41,9 +40,6 @@ from relocd.wire.messages import (
     Standing,
     Switchover,
 )
-
-#: How long a carrier's complaint waits for the peer's own explanation, which is the better one, in seconds.
-EXPLANATION_WAIT_S = 0.3
 
 #: An operator who waits is told "unknown" when the peer has not confirmed for this long; the daemon goes on asking.
 UNKNOWN_AFTER_S = 30.0
@@ -149,7 +145,7 @@ class SourceRelocation(Runner[SourceEffect]):
         await self._mark(Mark.BEGUN)
         if not self._opening:
             return
-        await self._open_lanes(Peer(there.host, self.peer.port), promise.accept)
+        await self._patient(self._open_lanes(Peer(there.host, self.peer.port), promise.accept))
         self._lanes_open = True
         self._stream_when_ready()
 
@@ -161,7 +157,9 @@ class SourceRelocation(Runner[SourceEffect]):
         record, lanes = self._record, self._context.config.lanes
         proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, lanes, record.domain)
         try:
-            return await ask_for_place(self._context, self.peer, proposal, self._phase, self._note_checks)
+            return await ask_for_place(
+                self._context, self.peer, proposal, lambda: self._opening, self._phase, self._note_checks
+            )
         except Refused as refused:
             self.report.refused(refused)
             raise
@@ -214,9 +212,9 @@ class SourceRelocation(Runner[SourceEffect]):
     def _target_aborted(self, failure: Failure) -> None:
         if self.handover.undecided:
             self._fail(failure)
-        else:
-            self.handover.failure = failure
-            self._event(SourceEvent.TARGET_WITHOUT_COPY)
+        elif (effects := self.handover.handle(SourceEvent.TARGET_WITHOUT_COPY)) is not None:
+            self.handover.failure = failure  # else it is the echo of our own, whose reason is kept
+            self._take(effects)
 
     def _hear(self, decision: Decision) -> None:
         meaning = {
@@ -262,20 +260,13 @@ class SourceRelocation(Runner[SourceEffect]):
             case CarrierEnded(totals=totals, counters=counters):
                 self._carried(counters)
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
-            case CarrierFailed(code=PeerUnreachable.code, text=text):
-                background(self._fail_late(Failure(PeerUnreachable.code, text)), "waiting for an explanation")
             case CarrierFailed(code=code, text=text):
-                self._fail(Failure(code, text))
+                background(self._fail_late(Failure(code, text)), "waiting for an explanation")
             case _:
                 pass
 
     def _carried(self, counters: CarrierProgress) -> None:
         self.report.carried(counters.wire_bytes, counters.stream_bytes, counters.pages, counters.zero_pages)
-
-    async def _fail_late(self, failure: Failure) -> None:
-        """A broken lane is often the echo of a failure at the peer, whose reason is on its way."""
-        await deferLater(self._context.reactor, EXPLANATION_WAIT_S)
-        self._fail(failure)
 
     def _event(self, event: SourceEvent) -> None:
         self._take(self.handover.handle(event))
@@ -292,8 +283,8 @@ class SourceRelocation(Runner[SourceEffect]):
             self._working_carrier().stream(stream)
         finally:
             stream.close()
-        self._spawn(self._watch_paused(), "watching for the pause")
-        self._spawn(self._watch_finished(), "watching for the end")
+        self._spawn(self._patient(self._watch_paused()), "watching for the pause")
+        self._spawn(self._patient(self._watch_finished()), "watching for the end")
 
     async def _watch_paused(self) -> None:
         await self._outgoing.paused()
@@ -386,9 +377,12 @@ class SourceRelocation(Runner[SourceEffect]):
         await self._end(Mark.ABORTED, self.report.ended(kind, self._reason()))
 
     async def _end(self, mark: Mark, outcome: dict[str, object]) -> None:
-        """Tell those who wait, then have the end on disk: an open record would be acted on after a restart."""
-        self.report.finish()
-        await self._mark_surely(mark, outcome)
+        """Have the end on disk: an open record is acted on after a restart. Nobody waits for a full disk."""
+        try:
+            await self._mark(mark, outcome)
+        except JournalError:
+            self.report.finish()
+            await self._mark_surely(mark, outcome)
 
     async def _finish(self) -> None:
         for timer in (self._timer, self._unknown_timer):
@@ -396,6 +390,7 @@ class SourceRelocation(Runner[SourceEffect]):
                 timer.cancel()
         self.on_finish(self)
         self._leave()
+        self.report.finish()
 
     # -- small things ----------------------------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ class Outgoing(Protocol):
         """Return once the domain is paused for the switchover and only the last pages and device state are missing.
 
         Raises DriverError if the hypervisor gave up before; the domain then runs (or is paused) as it was.
+        Raises DriverError, too, if the guest ended by itself, which the message says; ``cancel`` then sees to what
+        is to become of such a domain.
         """
 
     async def switch_over(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 
 from attrs import define, field, frozen
 
@@ -29,11 +30,11 @@ class Moment:
     detail: dict[str, object] = field(factory=dict)
 
 
-#: Samples taken at one pace, at most; then the pace is halved.
+#: Samples taken at full pace; then half as often for half as many, and so on.
 MAX_SAMPLES = 600
 
-#: Other moments that are kept, at most: a relocation that asks a dead peer for weeks must not fill the disk.
-MAX_MOMENTS = 2000
+#: Moments of any other kind, at most: a link that flaps for weeks must not fill the disk.
+MAX_OF_A_KIND = 500
 
 
 @define
@@ -42,17 +43,17 @@ class Timeline:
 
     _new: list[tuple[int, Moment]] = field(factory=list)
     _count: int = 0
-    _samples: int = 0
+    _of_kind: Counter[MomentKind] = field(factory=Counter)
     _stride: int = 1
+    _room: int = MAX_SAMPLES
     _offered: int = 0
 
     def add(self, at_s: float, kind: MomentKind, **detail: object) -> None:
         """Note that something happened; too many of one kind are thinned out."""
-        if kind is MomentKind.SAMPLE and not self._wants_sample():
+        if not (self._wants_sample() if kind is MomentKind.SAMPLE else self._wants(kind)):
             return
-        if self._count < MAX_MOMENTS:
-            self._new.append((self._count, Moment(at_s, kind, detail)))
-            self._count += 1
+        self._new.append((self._count, Moment(at_s, kind, detail)))
+        self._count += 1
 
     def take_new(self) -> tuple[tuple[int, Moment], ...]:
         """What was added since the last call; numbers count from 0 on."""
@@ -67,12 +68,16 @@ class Timeline:
         """So many moments are on disk from a former daemon."""
         self._count = max(self._count, count)
 
+    def _wants(self, kind: MomentKind) -> bool:
+        self._of_kind[kind] += 1
+        return self._of_kind[kind] <= MAX_OF_A_KIND
+
     def _wants_sample(self) -> bool:
         self._offered += 1
         if self._offered % self._stride:
             return False
-        self._samples += 1
-        if self._samples == MAX_SAMPLES:
-            self._samples = 0
+        self._room -= 1
+        if not self._room:
+            self._room = MAX_SAMPLES // 2
             self._stride *= 2
         return True

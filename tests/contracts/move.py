@@ -24,6 +24,11 @@ class Move:
         self.incoming = call(target.driver.incoming, config)
         self.sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._flows = threading.Event()
+        self._flows.set()
+        self._lock = threading.Lock()
+        self._absorbing = False
+        self._absorbed: list[tuple[socket.socket, bytes]] = []
         self._steps: dict[str, Callable[[], None]] = {
             "prepared": self._prepare,
             "started": self._start,
@@ -59,8 +64,29 @@ class Move:
         self.target.restart()
         self.incoming = call(self.target.driver.incoming, self.config)
 
+    def hold(self) -> Move:
+        """The carriers take no more and pass nothing on, so that the source gets stuck."""
+        self._flows.clear()
+        return self
+
+    def absorb(self) -> None:
+        """The carriers take all that they are given and pass nothing on."""
+        with self._lock:
+            self._absorbing = True
+
+    def go_on(self) -> None:
+        """They pass on what they hold, and go on."""
+        with self._lock:
+            self._absorbing = False
+            absorbed, self._absorbed = self._absorbed, []
+            with contextlib.suppress(OSError):
+                for destination, data in absorbed:
+                    destination.sendall(data)
+        self._flows.set()
+
     def cut(self) -> None:
         """The carriers die."""
+        self.go_on()
         for end in self.sockets:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -92,17 +118,24 @@ class Move:
         there = self.sockets[0]
         self.sockets.append(stream)
         for source, destination in ((stream, there), (there, stream)):
-            self._threads.append(threading.Thread(target=_pump, args=(source, destination), daemon=True))
+            self._threads.append(threading.Thread(target=self._pump, args=(source, destination), daemon=True))
             self._threads[-1].start()
 
     def _switch_over(self) -> None:
         run(self.outgoing.switch_over())
         run(self.incoming.loaded())
 
+    def _pump(self, source: socket.socket, destination: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self._flows.wait()
+                self._pass_on(destination, data)
+        with contextlib.suppress(OSError):
+            destination.shutdown(socket.SHUT_WR)
 
-def _pump(source: socket.socket, destination: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            destination.sendall(data)
-    with contextlib.suppress(OSError):
-        destination.shutdown(socket.SHUT_WR)
+    def _pass_on(self, destination: socket.socket, data: bytes) -> None:
+        with self._lock:
+            if self._absorbing:
+                self._absorbed.append((destination, data))
+                return
+        destination.sendall(data)

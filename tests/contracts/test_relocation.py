@@ -147,7 +147,8 @@ def test_nobody_else_decides_about_a_domain_under_way(rig: Rig) -> None:
     move = Move(rig.a, rig.b, create(rig)).to("finished")
     uuid = move.config.uuid
     for host in (rig.a, rig.b):
-        for action in (host.driver.pause, host.driver.unpause, host.driver.destroy):
+        driver = host.driver
+        for action in (driver.pause, driver.unpause, driver.destroy, driver.shutdown, driver.reboot):
             with pytest.raises(BadState):
                 run(action(uuid))
     with pytest.raises(BadState):
@@ -198,16 +199,34 @@ def test_two_arrivals_of_one_domain_are_refused(rig: Rig) -> None:
     assert move.states() == (GONE, RUNNING)
 
 
-def test_a_source_that_dies_is_gone_and_says_so(rig: Rig) -> None:
-    move = Move(rig.a, rig.b, create(rig)).to("started")
+@pytest.mark.parametrize("stage", ["started", "paused"])
+def test_a_source_that_dies_is_gone_and_says_so(rig: Rig, stage: str) -> None:
+    move = Move(rig.a, rig.b, create(rig)).hold().to("started")
+    if stage == "paused":
+        move.go_on()
+        move.to(stage)
     rig.kill(rig.a, move.config.uuid)
-    with pytest.raises(DriverError):
+    with pytest.raises(DriverError, match=r"ended while it was being relocated: .*killed|the domain is gone"):
         run(_to_the_end(move))
+    move.go_on()
+    with pytest.raises(DriverError):
+        run(move.incoming.loaded())
     rig.a.wait_heard(1)
     run(move.outgoing.cancel())
     run(move.incoming.discard())
     move.close()
     assert move.states() == (GONE, GONE)
+
+
+def test_a_domain_that_ends_after_its_resume_has_arrived(rig: Rig) -> None:
+    move = Move(rig.a, rig.b, create(rig)).to("finished")
+    run(move.incoming.resume(paused=False))
+    rig.kill(rig.b, move.config.uuid)
+    rig.b.wait_heard(1)
+    run(move.outgoing.release())
+    move.close()
+    assert move.states() == (GONE, GONE)
+    assert rig.leftovers(rig.a) == []
 
 
 def test_a_target_that_dies_after_loading_cannot_be_resumed(rig: Rig) -> None:

@@ -22,7 +22,7 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 def source(directory: Path) -> Iterator[Daemon]:
     """A daemon with the domain."""
-    daemon = Daemon(directory / "source", switchover_timeout_s=2.0)
+    daemon = Daemon(directory / "source", switchover_timeout_s=10.0)
     daemon.client.call("create", config=DOMAIN_FILE, source="web.cfg")
     yield daemon
     daemon.stop()

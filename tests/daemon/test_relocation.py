@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -185,6 +187,32 @@ def test_cancel_leaves_the_domain_at_home(source: Daemon, target: Daemon) -> Non
     at_home(source, target)
     assert source.client.call("status")["relocations"] == []
     wire.close()
+
+
+def connecting(port: int) -> bool:
+    """Has somebody sent a SYN to this port that is not answered (proc(5), /proc/net/tcp: state 02)?"""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
+
+
+def test_a_connection_that_opens_after_the_end_is_closed(source: Daemon) -> None:
+    """The peer drops the first SYN, its queue being full; before the next one the relocation is cancelled."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as filler:
+        server.settimeout(30)
+        filler.connect(server.getsockname())
+        answers: list[dict[str, object]] = []
+        port = server.getsockname()[1]
+        waiting = threading.Thread(target=lambda: answers.append(source.migrate(port)))
+        waiting.start()
+        assert settled(lambda: connecting(port), source)
+        source.client.call("cancel", relocation="web")
+        waiting.join()
+        server.accept()[0].close()
+        late, _ = server.accept()
+        late.settimeout(30)
+        assert late.recv(4096) == b"", "it must not introduce itself, let alone propose"
+        late.close()
+    assert source.runs
 
 
 def test_cancel_of_nothing_is_a_clear_error(source: Daemon) -> None:

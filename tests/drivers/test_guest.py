@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from relocd.errors import BadState
+from relocd.errors import BadState, DriverError
 from relocd.model import Action, BootFile, DomainConfig, DomainState
 from tests.contracts.move import Move
 from tests.contracts.rigs import QemuRig
@@ -139,6 +139,88 @@ def test_a_power_off_while_no_daemon_runs_is_found_at_the_next_start(
     if action is Action.DESTROY:
         assert [(change.uuid, change.state) for change in rig.a.heard] == [(config.uuid, None)]
         assert [left for left in rig.leftovers(rig.a) if "/log/" not in left] == []
+    console.close()
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("end", ENDS)
+def test_one_that_ends_on_its_way_stays_and_has_done_to_it_what_it_wants(
+    rig: QemuRig, config: DomainConfig, end: bytes, action: Action
+) -> None:
+    if (end, action) == (RESET, Action.RESTART):
+        return  # QEMU restarts it and goes on: the next test
+    config, console = boot(rig, ending(config, end, action))
+    move = Move(rig.a, rig.b, config).hold().to("started")
+    console.order(end)
+    with pytest.raises(DriverError, match=r"ended while it was being relocated: .* of the guest"):
+        run(move.outgoing.paused())
+    with pytest.raises(DriverError):
+        run(move.outgoing.finished())
+    run(move.outgoing.cancel())
+    run(move.incoming.discard())
+    move.close()
+    if action is Action.RESTART:
+        console.wait_ready()
+        assert console.ask() == 1
+    rig.a.wait_heard(1)
+    expected = {
+        Action.DESTROY: None,
+        Action.RESTART: DomainState.RUNNING,
+        Action.PRESERVE: KEPT_AS[end],
+    }
+    assert move.states() == (expected[action], None)
+    assert [(change.uuid, change.state) for change in rig.a.heard] == [(config.uuid, expected[action])]
+    console.close()
+
+
+def test_one_that_reboots_on_its_way_arrives_rebooted(rig: QemuRig, config: DomainConfig) -> None:
+    config, console = boot(rig, config)
+    assert console.ask() == 1
+    move = Move(rig.a, rig.b, config).hold().to("started")
+    console.order(RESET)
+    console.wait_ready()
+    console.close()
+    move.go_on()
+    move.complete()
+    assert rig.a.heard == []
+    console = Console(call(rig.b.driver.console_path, config.uuid))
+    assert console.ask() == 1
+    console.close()
+
+
+def test_what_ended_on_its_way_while_no_daemon_ran_is_found_when_it_is_taken_back(
+    rig: QemuRig, config: DomainConfig
+) -> None:
+    config, console = boot(rig, evolve(config, on_reboot=Action.PRESERVE))
+    move = Move(rig.a, rig.b, config).hold().to("started")
+    run(rig.a.driver.stop())
+    console.order(RESET)
+    move.restart_source()
+    with pytest.raises(DriverError, match="ended while it was being relocated"):
+        run(move.outgoing.paused())
+    assert rig.a.heard == []
+    run(move.outgoing.cancel())
+    run(move.incoming.discard())
+    move.close()
+    assert move.states() == (DomainState.SHUTDOWN, None)
+    console.close()
+
+
+def test_one_that_ends_as_soon_as_it_is_resumed_has_arrived(rig: QemuRig, config: DomainConfig) -> None:
+    config, console = boot(rig, config)
+    console.close()
+    move = Move(rig.a, rig.b, config).to("finished")
+    console = Console(call(rig.b.driver.console_path, config.uuid))
+    console.order(POWER_OFF)  # waits in the serial port until the guest runs
+    run(move.incoming.resume(paused=False))
+    run(move.outgoing.release())
+    move.close()
+    rig.b.wait_heard(1)
+    assert [(change.uuid, change.reason) for change in rig.b.heard] == [
+        (config.uuid, "power-off of the guest")
+    ]
+    assert move.states() == (None, None)
+    assert [left for left in rig.leftovers(rig.b) if "/log/" not in left] == []
     console.close()
 
 

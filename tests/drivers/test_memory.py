@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred
 
-from relocd.drivers.memory import Step, forget_hosts, host_at
+from relocd.drivers.memory import MemoryDriver, Step, forget_hosts, host_at
 from relocd.drivers.memory.guest import Guest, version_of
 from relocd.errors import DriverError
 from relocd.model import DomainConfig, DomainState
@@ -143,3 +146,37 @@ def test_shutdown_and_reboot(rig: MemoryRig, config: DomainConfig) -> None:
 def test_hosts_can_be_forgotten(rig: MemoryRig, config: DomainConfig) -> None:
     forget_hosts()
     assert host_at(rig.a.paths.run).domains == {}
+
+
+def test_a_transfer_that_is_cancelled_before_it_began_ends_and_closes_its_socket(
+    rig: MemoryRig, config: DomainConfig
+) -> None:
+    async def scene() -> None:
+        incoming = rig.b.driver.incoming(config)
+        end = await incoming.prepare()  # the task that receives has not had its first turn yet
+        await incoming.discard()
+        end.setblocking(False)
+        assert end.recv(1) == b""
+        end.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(scene())
+
+
+@pytest.mark.parametrize("stage", ["paused", "finished"])
+def test_who_follows_a_domain_that_is_lost_hears_why(rig: MemoryRig, stage: str) -> None:
+    large = evolve(rig.config(), memory_mib=1024)  # more than the sockets hold
+    config, driver = run(rig.a.driver.create(large)).config, rig.a.driver
+    assert isinstance(driver, MemoryDriver)
+    move = Move(rig.a, rig.b, config).hold().to("started")
+
+    async def scene() -> None:
+        following = Deferred.fromCoroutine(getattr(move.outgoing, stage)())
+        driver.lose(config.uuid, "power-off of the guest")
+        with pytest.raises(DriverError, match="ended while it was being relocated: power-off of the guest"):
+            await following
+
+    run(scene())
+    run(move.incoming.discard())
+    move.close()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from attrs import evolve
@@ -17,12 +18,14 @@ from relocd.config import Config
 from relocd.drivers.aio import awaited
 from relocd.drivers.base import DriverPaths
 from relocd.drivers.qemu import driver as driver_module
+from relocd.drivers.qemu import outgoing as outgoing_module
 from relocd.drivers.qemu import plant as plant_module
 from relocd.drivers.qemu.driver import QemuDriver
 from relocd.drivers.qemu.store import Store
 from relocd.errors import DriverError
 from relocd.model import Disk, DomainState, Vif
 from relocd.net.names import instance_tag, tap_prefix
+from tests.contracts.move import Move
 from tests.contracts.rigs import BRIDGE, QemuRig
 from tests.reactor import call, run
 
@@ -129,6 +132,79 @@ def test_a_qemu_that_hangs_is_shown_and_can_be_destroyed(
         run(rig.a.driver.pause(uuid))
     run(rig.a.driver.destroy(uuid))
     assert rig.leftovers(rig.a) == []
+
+
+def answers(rig: QemuRig, uuid: UUID) -> bool:
+    try:
+        run(rig.a.driver.pause(uuid))
+    except DriverError:
+        run(sleep(0.01))
+        return False
+    return True
+
+
+async def sleep(time_s: float) -> None:
+    await awaited(asyncio.sleep(time_s))
+
+
+def break_connection(rig: QemuRig, uuid: UUID) -> None:
+    """Break the daemon's connection to a QEMU that lives on."""
+    assert isinstance(rig.a.driver, QemuDriver)
+    writer = rig.a.driver._domains[uuid].monitor._client._writer
+    call(lambda: writer.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR))
+
+
+def test_a_connection_that_breaks_is_made_again_and_what_changed_meanwhile_is_told(
+    rig: QemuRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "_RECONNECT_FIRST_S", 0.05)
+    uuid = run(rig.a.driver.create(rig.config())).uuid
+    for _ in range(2):
+        break_connection(rig, uuid)
+        while not answers(rig, uuid):
+            pass
+        assert call(rig.a.driver.list)[0].state is DomainState.PAUSED
+        run(rig.a.driver.unpause(uuid))
+    rig.kill(rig.a, uuid)
+    rig.a.wait_heard(1)
+    assert [(change.uuid, change.state) for change in rig.a.heard] == [(uuid, None)]
+    assert [left for left in rig.leftovers(rig.a) if "/log/" not in left] == []
+
+
+def test_a_qemu_that_hung_at_the_start_of_the_daemon_is_taken_up_when_it_answers(
+    rig: QemuRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plant_module, "_ADOPT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(driver_module, "_RECONNECT_FIRST_S", 0.05)
+    uuid = run(rig.a.driver.create(rig.config(), paused=True)).uuid
+    (process,) = rig.processes(rig.a)
+    process.suspend()
+    rig.a.restart()
+    assert not answers(rig, uuid)
+    process.resume()
+    rig.a.wait_heard(1)
+    assert [(change.uuid, change.state) for change in rig.a.heard] == [(uuid, DomainState.PAUSED)]
+    run(rig.a.driver.unpause(uuid))
+
+
+def test_a_relocation_whose_source_lost_its_connection_can_be_cancelled(
+    rig: QemuRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "_RECONNECT_FIRST_S", 0.05)
+    monkeypatch.setattr(outgoing_module, "DYING_S", 0.05)
+    config = run(rig.a.driver.create(rig.config())).config
+    move = Move(rig.a, rig.b, config).to("paused")
+    break_connection(rig, config.uuid)
+    while True:
+        try:
+            run(move.outgoing.cancel())
+        except DriverError:
+            run(sleep(0.01))
+        else:
+            break
+    run(move.incoming.discard())
+    move.close()
+    assert move.states() == (DomainState.RUNNING, None)
 
 
 def test_a_creation_that_is_cancelled_leaves_nothing(rig: QemuRig) -> None:

@@ -136,6 +136,25 @@ def test_a_server_that_speaks_something_else(tmp_path: Path) -> None:
         server.join()
 
 
+def test_an_event_before_the_first_answer(tmp_path: Path) -> None:
+    """As a guest causes that powers off while a new daemon connects."""
+    path = tmp_path / "hasty.sock"
+    event = b'{"event": "STOP", "timestamp": {"seconds": 0, "microseconds": 0}}\r\n'
+    answer = b'{"return": {}}\r\n'
+    with listening(path) as listener:
+        server = _serve(listener, [GREETING, event + answer])
+        again: list[threading.Thread] = []
+
+        def serve_again() -> None:
+            server.join()
+            again.append(_serve(listener, [GREETING, answer], until_closed=True))
+
+        threading.Thread(target=serve_again).start()
+        monitor = run(Monitor.connect(path, name="web"))
+        run(monitor.close())
+        again[0].join()
+
+
 def test_an_answer_that_does_not_come(tmp_path: Path) -> None:
     path = tmp_path / "slow.sock"
     with listening(path) as listener:

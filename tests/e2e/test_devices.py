@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,41 @@ def test_a_disk_that_the_target_does_not_allow_or_have(scene: Scene, witness: Wi
     scene.b.terminate()
     scene.b.start()
     witness.runs_on_a()
+
+
+@contextlib.contextmanager
+def held_by_another_qemu(host: RelocdHost, disk: Path) -> Iterator[int]:
+    """On this host alone the disk is a copy that a QEMU has locked, as with locks that end at the host."""
+    copy = disk.with_suffix(".copy")
+    shutil.copy(disk, copy)
+    assert host.process is not None
+    inside = ["nsenter", f"--mount=/proc/{host.process.pid}/ns/mnt"]
+    subprocess.run([*inside, "mount", "--bind", copy, disk], check=True)
+    drive = ["-blockdev", f"driver=file,filename={copy},node-name=d", "-device", "virtio-blk-pci,drive=d"]
+    argv = ["qemu-system-x86_64", "-S", "-nodefaults", "-display", "none", "-qmp", "stdio", *drive]
+    thief = host.host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert thief.stdout is not None
+    assert b"QMP" in thief.stdout.readline()
+    try:
+        yield thief.pid
+    finally:
+        thief.kill()
+        thief.communicate()
+        subprocess.run([*inside, "umount", disk], check=True)
+
+
+def test_a_disk_that_is_locked_at_the_target_stays_at_the_source(
+    scene: Scene, witness: Witness, storage: Path
+) -> None:
+    disk = storage / "disk.img"
+    with held_by_another_qemu(scene.b, disk) as pid:
+        reply = scene.a.relocctl("migrate", "--live", "guest", scene.b.host.address, check=False)
+    assert reply.exit_code == 9
+    assert reply.result["outcome"] == "failed"
+    assert f"disk {disk} is still locked by qemu-system-x86 (pid {pid})" in reply.stderr
+    witness.runs_on_a()
+    in_guest(scene, "echo still written > /dev/vda; sync")
+    assert disk.read_bytes().startswith(b"still written")
 
 
 def console(scene: Scene, host: RelocdHost) -> pexpect.spawn:

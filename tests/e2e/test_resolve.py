@@ -1,4 +1,4 @@
-"""A host dies for good between the decision and its confirmation, on real guests: what an operator sees and can do."""
+"""A host dies for good between the decision and its confirmation, on real guests: what an operator can do."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -18,7 +19,7 @@ from attrs import define, field, frozen
 
 from .commands import TestbedError
 from .image import CHECKOUT
-from .network import SUBNET, Host
+from .network import SUBNET, UPLINK, Host
 from .processes import kill_all, stop_child
 
 PORT = 8002
@@ -27,6 +28,8 @@ COMMAND_S = 600.0
 PROGRAMS = CHECKOUT / ".venv" / "bin"
 # Sockets of the daemon and of domains, and the like: what is in the run directory of a daemon without domains.
 KEPT_IN_RUN_DIR = frozenset({"control.sock", "lock", "relocd.pid"})
+# Names of boot files that are not complete yet begin like this.
+UNFINISHED = ("arriving-", ".new-")
 STOP_S = 20.0  # the daemon sees relocations to a stated end first
 
 
@@ -152,8 +155,45 @@ class RelocdHost:
         found = {pid: _command_line(pid) for pid in self.host.pids() if pid not in known}
         return {pid: line for pid, line in found.items() if line}
 
+    def ask(self, verb: str, **fields: object) -> dict[str, Any]:
+        """The daemon's own answer to a request (docs/control.md); much cheaper than a run of relocctl."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(COMMAND_S)
+            sock.connect(str(self.control_socket))
+            sock.sendall(json.dumps({"verb": verb, **fields}).encode() + b"\n")
+            with sock.makefile() as lines:
+                answer: dict[str, Any] = json.loads(list(lines)[-1])
+        return answer
+
+    def reload(self, settings: Mapping[str, str | int]) -> None:
+        """Change the configuration while the daemon runs; returns when it is in use."""
+        assert self.process is not None
+        seen = self.log_file.read_text().count("reloaded ")
+        self.write_config(settings)
+        self.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + READY_S
+        while self.log_file.read_text().count("reloaded ") <= seen:
+            if time.monotonic() > deadline:
+                raise TestbedError(f"relocd on {self.host.name} did not reload its configuration")
+            time.sleep(0.02)
+
+    def connections(self, *, of_daemon: bool = False) -> list[str]:
+        """TCP connections to or from a relocation port that are more than a memory of the kernel's (TIME-WAIT).
+
+        Those of this very process, a wire between the hosts, do not count. ``of_daemon``: only established ones
+        that relocd itself holds, not its carriers.
+        """
+        ports = f"( sport = :{PORT} or dport = :{PORT} )"
+        lines = self.host.run(["ss", "-Htanp", ports]).splitlines()
+        if of_daemon:
+            pid = self.process.pid if self.process else 0
+            return [line for line in lines if line.startswith("ESTAB") and f"pid={pid}," in line]
+        states = ("LISTEN", "TIME-WAIT")
+        return [line for line in lines if not line.startswith(states) and f"pid={os.getpid()}," not in line]
+
     def leftovers(self, keep: Iterable[str] = ()) -> list[str]:
-        """What is still here and should not be: processes, taps, files in the run directory, one text each.
+        """What is still here and should not be, one text each: processes, taps and bridge ports, files in the
+        run directory (sockets), unfinished boot files, connections between relocation ports.
 
         ``keep`` names the domains (UUIDs) that should be here; what mentions one of them, or is used by it, stays.
         """
@@ -161,9 +201,16 @@ class RelocdHost:
         lines = self.processes()
         domains = " ".join(line for line in lines.values() if any(uuid in line for uuid in kept))
         found = [f"process {pid}: {line}" for pid, line in lines.items() if line not in domains]
-        found += [f"tap {name}" for name in self.host.links("tun") if name not in domains]
+        devices = {*self.host.links("tun"), *self.host.ports()} - {UPLINK}
+        found += [f"device {name}" for name in sorted(devices) if name not in domains]
         found += [f"file {path}" for path in self._domain_files() if not any(uuid in path for uuid in kept)]
+        found += [f"boot file {path.name}" for path in self.boot_files() if path.name.startswith(UNFINISHED)]
+        found += [f"connection {line}" for line in self.connections()]
         return found
+
+    def boot_files(self) -> list[Path]:
+        """What is in the boot store."""
+        return sorted(self.state_dir.glob("boot/*")) + sorted(self.state_dir.glob("boot/.*"))
 
     def wait_clean(self, keep: Iterable[str] = (), timeout_s: float = 15) -> None:
         """Return once nothing is left over; what is being removed gets the time. Raises TestbedError."""

@@ -14,9 +14,10 @@ from .kernel import modules_for
 GUEST = Path(__file__).parent / "guest"
 HOST_ALIAS = "relocd-guest"  # the name under which ssh knows every guest's host key, whatever its address
 
-# Per bus that the guest may find itself on (etc/rc chooses). The power button needs button and evdev.
+# Per bus that the guest may find itself on (etc/rc chooses). The power button needs button and evdev; with
+# pvpanic_mmio a panic is told to the host.
 MODULES = {
-    "virtio": ["virtio_pci", "virtio_net", "virtio_blk", "button", "evdev"],
+    "virtio": ["virtio_pci", "virtio_net", "virtio_blk", "button", "evdev", "pvpanic_mmio"],
     "xen": ["xen_netfront", "xen_blkfront"],
 }
 PROGRAMS = {"memcheck": "memcheck.c", "echo-server": "echo.c"}

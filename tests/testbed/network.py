@@ -83,7 +83,14 @@ class Host:
 
     def links(self, kind: str) -> list[str]:
         """Names of the interfaces of one kind (``tun``, ``bridge``, ``vxlan``, ...) here."""
-        lines = run(["ip", "-n", self.netns, "-br", "link", "show", "type", kind]).splitlines()
+        return self._links("type", kind)
+
+    def ports(self) -> list[str]:
+        """Names of what is plugged into the bridge of a host."""
+        return self._links("master", BRIDGE)
+
+    def _links(self, *chosen: str) -> list[str]:
+        lines = run(["ip", "-n", self.netns, "-br", "link", "show", *chosen]).splitlines()
         return [line.split()[0].partition("@")[0] for line in lines]
 
     def add_tap(self, name: str) -> None:

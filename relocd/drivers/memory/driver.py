@@ -103,6 +103,8 @@ class MemoryDriver:
         """The domain ends by itself, as a guest that powers off or a hypervisor that crashes."""
         domain = self._host.domains.pop(uuid)
         domain.guest.pause()
+        if domain.transfer is not None:
+            domain.transfer.break_off(reason)
         for listener in tuple(self._listeners):
             listener(DomainChanged(uuid, None, reason))
 
@@ -197,10 +199,14 @@ class MemoryOutgoing:
         del self._host.domains[self._uuid]
 
     async def _until(self, status: str) -> None:
+        name, transfer = self._domain().config.name, self._transfer()
         try:
-            await self._transfer().until(status)
+            await transfer.until(status)
         except DriverError:
             await self.cancel()
+            if self._uuid not in self._host.domains:
+                reason = f"domain '{name}' ended while it was being relocated: {transfer.error}"
+                raise DriverError(reason) from None
             raise
 
     def _domain(self) -> MemoryDomain:

@@ -21,31 +21,32 @@ Check = Callable[[str], None]
 
 
 class Transfer:
-    """Follow one with ``until``; ``proceed`` lets an outgoing one finish, ``cancel`` ends it."""
+    """Follow one with ``until``; ``proceed`` lets an outgoing one finish, ``cancel`` and ``break_off`` end it."""
 
     def __init__(self, guest: Guest, end: socket.socket) -> None:
         end.setblocking(False)
         self.status = ACTIVE
         self.round = 0
         self.error = ""
+        self._end_reason = "it was cancelled"
         self._guest = guest
         self._socket = end
         self._go = asyncio.Event()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()  # a new one for each state
         self._task: asyncio.Future[None] | None = None
 
     @classmethod
     def outgoing(cls, guest: Guest, end: socket.socket, *, live: bool, check: Check) -> Transfer:
         """Send ``guest`` into ``end``. ``check`` is called with "stream" and "finish", and may raise."""
         transfer = cls(guest, end)
-        transfer._begin(transfer._send(live, check))
+        transfer._begin(lambda: transfer._send(live, check))
         return transfer
 
     @classmethod
     def incoming(cls, guest: Guest, end: socket.socket, *, check: Check) -> Transfer:
         """Fill ``guest`` from ``end``. ``check`` is called with "load", and may raise."""
         transfer = cls(guest, end)
-        transfer._begin(transfer._receive(check))
+        transfer._begin(lambda: transfer._receive(check))
         return transfer
 
     def proceed(self) -> None:
@@ -58,34 +59,43 @@ class Transfer:
             self._task.cancel()
             await awaited(asyncio.wait([self._task]))
 
+    def break_off(self, reason: str) -> None:
+        """End it at once, without waiting for that. Whoever follows it is told the reason."""
+        self._end_reason = reason
+        if self._task is not None:
+            self._task.cancel()
+
     async def until(self, status: str) -> None:
         """Wait for a state. Raises DriverError if the transfer fails instead."""
 
         async def wait() -> None:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self.status in (status, COMPLETED, FAILED))
+            while self.status not in (status, COMPLETED, FAILED):
+                await self._changed.wait()
 
         await awaited(wait())
         if self.status not in (status, COMPLETED):
             raise DriverError(f"the stream broke off: {self.error}")
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = asyncio.ensure_future(self._guarded(work))
+        self._task.add_done_callback(self._ended)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
-        except asyncio.CancelledError:
-            await self._advance(FAILED, "it was cancelled")
+            await work()
         except (DriverError, OSError, EOFError, ValueError) as error:
-            await self._advance(FAILED, str(error))
-        finally:
-            self._socket.close()
+            self._advance(FAILED, str(error))
 
-    async def _advance(self, status: str, error: str = "") -> None:
+    def _ended(self, task: asyncio.Future[None]) -> None:
+        """Also of one that was cancelled before it did anything."""
+        if task.cancelled():
+            self._advance(FAILED, self._end_reason)
+        self._socket.close()
+
+    def _advance(self, status: str, error: str = "") -> None:
         self.status, self.error = status, error
-        async with self._changed:
-            self._changed.notify_all()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def _send(self, live: bool, check: Check) -> None:
         guest = self._guest
@@ -98,7 +108,7 @@ class Transfer:
             guest.work(_DIRTY_PAGES)
         check("stream")
         guest.pause()
-        await self._advance(PAUSED)
+        self._advance(PAUSED)
         await self._go.wait()
         self.round += 1
         pages, guest.dirty = sorted(guest.dirty), set()
@@ -108,14 +118,14 @@ class Transfer:
         answer = await asyncio.get_running_loop().sock_recv(self._socket, 1)
         if answer != stream.LOADED:
             raise DriverError("the target did not load it")
-        await self._advance(COMPLETED)
+        self._advance(COMPLETED)
 
     async def _receive(self, check: Check) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=self._socket)
         try:
             await stream.receive(reader, self._guest)
             check("load")
-            await self._advance(COMPLETED)
+            self._advance(COMPLETED)
             writer.write(stream.LOADED)
             await writer.drain()
         finally:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
+from relocd.drivers.aio import awaited
 from relocd.drivers.qemu.cmdline import DiskAccess
+from relocd.drivers.qemu.locks import blocker
 from relocd.drivers.qemu.qmp import Monitor
+from relocd.drivers.worker import Worker
 from relocd.errors import DriverError
 from relocd.model import Disk
+
+_UNLOCK_TRIES = 20
+_UNLOCK_PAUSE_S = 0.1
+"""A look at an image locks it for a moment; whoever still has it after two seconds means to keep it."""
 
 
 def examine(disk: Disk) -> DiskAccess:
@@ -52,3 +61,46 @@ async def activate(monitor: Monitor, disks: tuple[Disk, ...], run_dir: Path) -> 
             await monitor.execute("block-export-add", export)
     finally:
         await monitor.execute("nbd-server-stop")  # removes the exports and the socket too
+
+
+class Claims:
+    """Looks whether disks could be taken hold of; in a thread of its own, since a domain waits meanwhile, paused."""
+
+    def __init__(self) -> None:
+        self._worker = Worker("locks")
+
+    async def wait_free(self, disks: Sequence[Disk], pid: int) -> None:
+        """Return once nobody but the QEMU of that process id has a disk locked.
+
+        Raises DriverError with the disk and who has it, if that does not end soon.
+        """
+        for _ in range(_UNLOCK_TRIES):
+            if not await self._blocked(disks, pid):
+                return
+            await awaited(asyncio.sleep(_UNLOCK_PAUSE_S))
+        await self.check_free(disks, pid)
+
+    async def check_free(self, disks: Sequence[Disk], pid: int) -> None:
+        """Raise DriverError with the disk and who has it, if anybody but that QEMU has one locked now."""
+        blocked = await self._blocked(disks, pid)
+        if blocked:
+            disk, who = blocked
+            raise DriverError(
+                f"disk {disk.path} is still locked by {who}",
+                hint="End what uses the disk there. A domain's disk belongs to one QEMU at a time.",
+            )
+
+    def close(self) -> None:
+        """Look no more."""
+        self._worker.stop()
+
+    async def _blocked(self, disks: Sequence[Disk], pid: int) -> tuple[Disk, str] | None:
+        return await self._worker.run(_first_blocked, disks, pid) if disks else None
+
+
+def _first_blocked(disks: Sequence[Disk], pid: int) -> tuple[Disk, str] | None:
+    for disk in disks:
+        who = blocker(disk, pid)
+        if who:
+            return disk, who
+    return None

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from attrs import evolve
+from twisted.internet.defer import DeferredLock
 
 from relocd.drivers.qemu.lifecycle import ENDED_AS, RUN_STATES, SHUTDOWN_REASONS, Cause
 from relocd.drivers.qemu.migration import Migration
@@ -18,6 +19,8 @@ from relocd.model import DomainConfig, DomainState, DomainStatus
 
 Save = Callable[[Record], Awaitable[None]]
 
+_STATE_EVENTS = frozenset({"RESUME", "STOP", "SHUTDOWN", "GUEST_PANICKED"})
+
 #: Of announce-self: QEMU's own defaults, five RARP frames an interface within 1.2 s.
 _ANNOUNCEMENT = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
 
@@ -27,7 +30,9 @@ class Domain:
 
     ``guest`` says whether the guest runs, is paused, has powered off or crashed, whoever owns the domain.
     ``on_change`` is called when a domain of our own stops or goes on without being asked by us, ``on_end`` when
-    the guest powers off, reboots for good or crashes; ``ending`` then says which. ``doomed`` is set once we end it.
+    the guest powers off, reboots for good or crashes; ``ending`` then says which, and ``ending_guessed`` whether that
+    was seen or is what QEMU looks like now. ``doomed`` is set once we end it, ``removed`` once nothing may be written
+    down of it any more.
     """
 
     def __init__(self, record: Record, process: Process, monitor: Monitor, save: Save) -> None:
@@ -37,11 +42,15 @@ class Domain:
         self.migration = Migration(monitor, record.config.name)
         self.guest = DomainState.PAUSED
         self.on_change: Callable[[], object] = lambda: None
-        self.on_end: Callable[[Cause], object] = lambda _: None
+        self.on_end: Callable[[], object] = lambda: None
         self.ending: Cause | None = None
+        self.ending_guessed = False
         self.doomed = False
+        self.removed = False
+        self.cancelling = DeferredLock()
         self._save = save
         self._asked = 0
+        self._heard = 0
         monitor.listen(self._event)
 
     @property
@@ -78,7 +87,8 @@ class Domain:
     async def assign(self, role: Role, *, was_paused: bool = False) -> None:
         """Write down whose the domain is from now on. In effect at once, on disk when this returns."""
         self.record = evolve(self.record, role=role, was_paused=was_paused)
-        await self._save(self.record)
+        if not self.removed:
+            await self._save(self.record)
 
     async def run_state(self) -> str:
         """QEMU's own word for what it does (qapi/run-state.json, RunState)."""
@@ -86,13 +96,21 @@ class Domain:
 
     async def refresh(self) -> None:
         """Find out what the guest does, for a QEMU that a former daemon started."""
-        state = await self.run_state()
+        state = await self._present_state()
         if state in RUN_STATES:
-            self.ending = RUN_STATES[state]
+            self.ending, self.ending_guessed = RUN_STATES[state], True
             self.guest = ENDED_AS[self.ending]
         else:
             self.guest = DomainState.RUNNING if state == "running" else DomainState.PAUSED
         await self.migration.refresh()
+
+    async def _present_state(self) -> str:
+        """The run state, of which no event has said since that it is another one: events overtake answers."""
+        while True:
+            heard = self._heard
+            state = await self.run_state()
+            if self._heard == heard:
+                return state
 
     async def cont(self) -> None:
         """Let the guest run."""
@@ -131,6 +149,7 @@ class Domain:
 
     def _event(self, event: str, data: Mapping[str, Any]) -> None:
         before = self.guest
+        self._heard += event in _STATE_EVENTS
         if event == "RESUME":
             self.guest = DomainState.RUNNING
             self.ending = None
@@ -145,9 +164,10 @@ class Domain:
 
     def _ended(self, cause: Cause) -> None:
         if self.ending is None:  # a crash is told twice, as a panic and as a shutdown
-            self.ending = cause
+            self.ending, self.ending_guessed = cause, False
             self.guest = ENDED_AS[cause]
-            self.on_end(cause)
+            self.migration.interrupt()  # what has ended is not worth moving
+            self.on_end()
 
     def _tell(self) -> None:
         # While a domain is on its way, QEMU pauses and resumes it, which is part of what was asked for.

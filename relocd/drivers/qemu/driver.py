@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -10,13 +11,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from relocd.config import Config
-from relocd.drivers.aio import background
+from relocd.drivers.aio import awaited, background
 from relocd.drivers.base import DomainChanged, DriverPaths, GuestMemory
 from relocd.drivers.qemu import lifecycle, logs
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.incoming import QemuIncoming
-from relocd.drivers.qemu.lifecycle import Cause
 from relocd.drivers.qemu.outgoing import QemuOutgoing
 from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.probe import probe
@@ -30,6 +30,9 @@ _QUIT_GRACE_S = 5.0
 
 _LAST_WORDS_S = 2.0
 """The end of the process is seen at once, what it said before only when it is read."""
+
+_RECONNECT_FIRST_S, _RECONNECT_LAST_S = 0.5, 30.0
+"""Pauses before a QEMU that does not answer is asked again: doubled from the first to the last."""
 
 _LOG_CHECK_S = 5.0
 _KIB = 1024
@@ -66,9 +69,9 @@ class QemuDriver:
     async def stop(self) -> None:
         if self._housekeeping.running:
             self._housekeeping.stop()
-        for domain in self._domains.values():
+        domains, self._domains = self._domains, {}
+        for domain in domains.values():
             await domain.let_go()
-        self._domains.clear()
         await self._plant.close()
 
     async def _take_up(self, record: Record) -> None:
@@ -77,13 +80,39 @@ class QemuDriver:
             await self._plant.remove(record, logs_too=False)
             self._tell(record.uuid, None, "its QEMU ended while relocd was not running")
             return
+        await self._accept(domain)
+
+    async def _accept(self, domain: Domain) -> None:
+        """Go on with a domain as it was found."""
         if domain.role is Role.INCOMING and domain.guest is DomainState.RUNNING:
             await domain.assign(Role.OWN)  # only Incoming.resume lets an incoming guest run
         self._register(domain)
-        if domain.ending is not None and domain.role is Role.OWN:
-            await self._apply(
-                domain, domain.ending, lifecycle.action_when_found(domain.config, domain.ending)
-            )
+        if domain.role is Role.OWN:
+            await self._settle(domain)
+
+    async def _reconnect(self, domain: Domain) -> None:
+        """The connection to a QEMU is lost: if that has not ended, take it up anew, as a new daemon would."""
+        pause_s = _RECONNECT_FIRST_S
+        while True:
+            await awaited(asyncio.sleep(pause_s))
+            pause_s = min(pause_s * 2, _RECONNECT_LAST_S)
+            if not self._is_here(domain):
+                return
+            successor = await self._plant.adopt(domain.record)
+            if successor is None:
+                return  # its end has been noticed, too
+            if self._is_here(domain) and not successor.monitor.gone.fired:
+                break
+            await successor.let_go()
+        domain.process.let_go()
+        self.log.warn("domain {name}: its QEMU answers again", name=domain.config.name)
+        await self._accept(successor)
+        if successor.state is not domain.state:
+            self._tell(successor.uuid, successor.state, "found when its QEMU answered again")
+
+    def _is_here(self, domain: Domain) -> bool:
+        ending = domain.doomed or domain.removed or domain.process.ended.fired
+        return self._domains.get(domain.uuid) is domain and not ending
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -143,7 +172,7 @@ class QemuDriver:
         await self._destroy(self._own(uuid, "destroyed"))
 
     def outgoing(self, uuid: UUID) -> QemuOutgoing:
-        return QemuOutgoing(lambda: self._domains.get(uuid), self._destroy, self._plant)
+        return QemuOutgoing(self._plant, lambda: self._domains.get(uuid), self._destroy, self._settle)
 
     def incoming(self, config: DomainConfig) -> QemuIncoming:
         return QemuIncoming(
@@ -202,27 +231,21 @@ class QemuDriver:
         self._domains[domain.uuid] = domain
         domain.on_change = lambda: self._tell(domain.uuid, domain.state, "not by relocd")
         what = f"after the end of domain {domain.config.name}"
-        domain.on_end = lambda cause: background(
-            self._apply(domain, cause, lifecycle.action(domain.config, cause)), what
-        )
+        domain.on_end = lambda: background(self._guest_ended(domain), what)
         domain.process.ended.then(lambda: background(self._ended(domain), what) and None)
+        lost = f"reconnecting to domain {domain.config.name}"
+        domain.monitor.gone.then(lambda: background(self._reconnect(domain), lost) and None)
 
     async def _ended(self, domain: Domain) -> None:
         """QEMU has ended; if nobody asked for it, tell everyone, whatever the clearing up comes to."""
         if domain.doomed:
             return
         await domain.monitor.gone.wait(_LAST_WORDS_S)
-        reason = self._epitaph(domain)
+        reason = self._plant.epitaph(domain)
         try:
             await self._remove(domain, logs_too=False)
         finally:
             self._tell(domain.uuid, None, reason)
-
-    def _epitaph(self, domain: Domain) -> str:
-        if domain.ending is not None:
-            return f"{domain.ending.value} of the guest"
-        words = self._plant.complaint(domain.uuid)
-        return f"QEMU {domain.process.status}" + (f": {words}" if words else "")
 
     async def _destroy(self, domain: Domain) -> None:
         """End and remove a domain. Idempotent; raises DriverError while something of it is left."""
@@ -231,13 +254,23 @@ class QemuDriver:
         await self._remove(domain, logs_too=True)
 
     async def _remove(self, domain: Domain, *, logs_too: bool) -> None:
+        domain.removed = True
         await domain.let_go()
         await self._plant.remove(domain.record, logs_too=logs_too)
         if self._domains.get(domain.uuid) is domain:
             del self._domains[domain.uuid]
 
-    async def _apply(self, domain: Domain, cause: Cause, action: Action) -> None:
-        """Do what the domain's configuration wants after its guest has ended."""
+    async def _guest_ended(self, domain: Domain) -> None:
+        if domain.role is not Role.OUTGOING:  # who sends it takes it back first, then the same is done
+            await self._settle(domain)
+
+    async def _settle(self, domain: Domain) -> None:
+        """Do what the domain's configuration wants if its guest has ended."""
+        cause = domain.ending
+        if cause is None:
+            return
+        choose = lifecycle.action_when_found if domain.ending_guessed else lifecycle.action
+        action = choose(domain.config, cause)
         self.log.info(
             "domain {name}: {cause}, so {action}",
             name=domain.config.name,

@@ -6,23 +6,23 @@ it has neither run an instruction nor taken its disks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
 
 from relocd.drivers.base import GuestMemory
 from relocd.drivers.qemu import migration
-from relocd.drivers.qemu.disks import activate
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.memory import guest_memory
 from relocd.drivers.qemu.plant import Plant
+from relocd.drivers.qemu.process import DYING_S
 from relocd.drivers.qemu.qmp import CommandRefused, MonitorLost
 from relocd.drivers.qemu.store import Role
 from relocd.errors import BadState, DriverError
 from relocd.model import DomainConfig, DomainState
 
 _STREAM = "relocd-in"
-_DYING_S = 5.0
 
 
 class QemuIncoming:
@@ -51,12 +51,13 @@ class QemuIncoming:
         self._memory: GuestMemory | None = None
 
     async def prepare(self) -> socket.socket:
-        self._memory = guest_memory(self._config) if self._direct_placement else None
+        memory = guest_memory(self._config) if self._direct_placement else None
         try:
-            domain = await self._build(self._config, Role.INCOMING, self._memory)
+            domain = await self._build(self._config, Role.INCOMING, memory)
         except BaseException:
-            self._close_memory()
+            _close(memory)
             raise
+        self._memory = memory
         try:
             await migration.prepare(domain.monitor, migration.TARGET_CAPABILITIES)
             stream = await migration.attach_stream(domain.monitor, _STREAM)
@@ -84,6 +85,8 @@ class QemuIncoming:
             raise await self._not_loaded(domain) from error
         if status != "completed":
             raise await self._not_loaded(domain)
+        # The source's QEMU gives up its locks before it sends the last byte; later than now nothing could be undone.
+        await self._plant.wait_disks(domain)
 
     async def resume(self, *, paused: bool) -> None:
         self._close_memory()
@@ -94,10 +97,13 @@ class QemuIncoming:
             raise BadState(f"Domain '{self._config.name}' is not loaded.")
         await self._plant.network.connect(domain.config)
         if paused:
-            await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+            await self._plant.activate_disks(domain)
         else:
-            await _run(domain)
-            await domain.announce()
+            await self._run(domain)
+            with contextlib.suppress(
+                MonitorLost
+            ):  # it ran here; that it has ended since is told by the driver
+                await domain.announce()
         # Written last, so that the guest does not wait for a disk; whoever reads an old record sees the guest run.
         await domain.assign(Role.OWN)
 
@@ -113,9 +119,7 @@ class QemuIncoming:
 
     def _close_memory(self) -> None:
         """Let go of what nobody asked for."""
-        memory = self.memory()
-        if memory is not None:
-            os.close(memory.descriptor)
+        _close(self.memory())
 
     def _domain(self) -> Domain:
         domain = self._find()
@@ -125,15 +129,20 @@ class QemuIncoming:
 
     async def _not_loaded(self, domain: Domain) -> DriverError:
         """QEMU ends itself when a stream cannot be loaded; its reason is in its log then."""
-        await domain.process.ended.wait(_DYING_S)
+        await domain.process.ended.wait(DYING_S)
         reason = self._plant.complaint(domain.uuid) or "QEMU gave no reason"
         return DriverError(f"domain '{self._config.name}' could not be loaded: {reason}")
 
+    async def _run(self, domain: Domain) -> None:
+        try:
+            await domain.cont()
+        except CommandRefused:
+            await domain.refresh()
+            if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
+                await self._plant.check_disks(domain)
+                raise  # else it had ended before it left, and arrived as it was
 
-async def _run(domain: Domain) -> None:
-    try:
-        await domain.cont()
-    except CommandRefused:
-        await domain.refresh()
-        if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
-            raise  # else it had ended before it left, and arrived as it was
+
+def _close(memory: GuestMemory | None) -> None:
+    if memory is not None:
+        os.close(memory.descriptor)

@@ -48,7 +48,10 @@ class Migration:
         self.round = 0
 
     async def until(self, *wanted: str) -> str:
-        """Wait for one of the states wanted, or for the end; return the state. Raises MonitorLost."""
+        """Wait for one of the states wanted, for the end, or for ``interrupt``; return the state it is in then.
+
+        Who waits for the end alone is not interrupted. Raises MonitorLost.
+        """
         enough = FINAL.union(wanted)
         if self.status in enough:
             return self.status
@@ -57,6 +60,15 @@ class Migration:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append((enough, future))
         return await awaited(future)
+
+    def interrupt(self) -> None:
+        """There is no point in waiting for anything but the end."""
+        waiting, self._waiting = self._waiting, []
+        for enough, future in waiting:
+            if enough == FINAL:
+                self._waiting.append((enough, future))
+            elif not future.done():
+                future.set_result(self.status)
 
     async def error(self) -> str:
         """Why it failed, in QEMU's words; empty if QEMU says nothing."""

@@ -11,14 +11,14 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 
 from relocd.drivers.aio import awaited
 from relocd.drivers.qemu import migration
-from relocd.drivers.qemu.disks import activate
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.plant import Plant
-from relocd.drivers.qemu.qmp import CommandRefused
+from relocd.drivers.qemu.process import DYING_S
+from relocd.drivers.qemu.qmp import CommandRefused, MonitorLost
 from relocd.drivers.qemu.store import Role
 from relocd.errors import BadState, DriverError
 from relocd.model import DomainState, Progress
@@ -34,15 +34,23 @@ _FINISHING_TIMEOUT_S = 10.0
 
 
 class QemuOutgoing:
-    """See :class:`relocd.drivers.base.Outgoing`. ``find`` returns the domain as long as it is here."""
+    """See :class:`relocd.drivers.base.Outgoing`.
+
+    ``find`` returns the domain as long as it is here, ``destroy`` ends it, ``settle`` does what is to become of one
+    whose guest has ended by itself.
+    """
 
     def __init__(
-        self, find: Callable[[], Domain | None], destroy: Callable[[Domain], Awaitable[None]], plant: Plant
+        self,
+        plant: Plant,
+        find: Callable[[], Domain | None],
+        destroy: Callable[[Domain], Awaitable[None]],
+        settle: Callable[[Domain], Awaitable[None]],
     ) -> None:
+        self._plant = plant
         self._find = find
         self._destroy = destroy
-        self._plant = plant
-        self._cancelling = DeferredLock()
+        self._settle = settle
 
     @property
     def was_paused(self) -> bool:
@@ -79,23 +87,39 @@ class QemuOutgoing:
         await self._reach("pre-switchover")
 
     async def switch_over(self) -> None:
-        await self._domain().monitor.execute("migrate-continue", {"state": "pre-switchover"})
+        domain = self._domain()
+        try:
+            await domain.monitor.execute("migrate-continue", {"state": "pre-switchover"})
+        except MonitorLost as error:
+            raise await self._explained(domain, error) from None
 
     async def finished(self) -> None:
         await self._reach("completed")
 
     async def cancel(self) -> None:
-        # Whoever waits for the migration cancels too when it breaks off.
-        await self._cancelling.run(lambda: Deferred.fromCoroutine(self._cancel()))
-
-    async def _cancel(self) -> None:
         domain = self._find()
-        if domain is None or domain.role is not Role.OUTGOING:
+        if domain is not None:
+            found = domain
+            # Whoever waits for the migration cancels too when it breaks off.
+            await domain.cancelling.run(lambda: Deferred.fromCoroutine(self._cancel(found)))
+
+    async def _cancel(self, domain: Domain) -> None:
+        if domain.role is not Role.OUTGOING:
             return
+        try:
+            await self._undo(domain)
+        except MonitorLost:
+            if not await domain.process.ended.wait(DYING_S):
+                raise
+
+    async def _undo(self, domain: Domain) -> None:
         if domain.migration.status not in migration.FINAL | migration.IDLE:
             await self._stop_migration(domain)
         await self._restore(domain)
+        ended = domain.ending is not None
         await domain.assign(Role.OWN)
+        if ended:
+            await self._settle(domain)
 
     async def release(self) -> None:
         domain = self._find()
@@ -132,13 +156,29 @@ class QemuOutgoing:
         return stream
 
     async def _reach(self, status: str) -> None:
-        """Wait for a state of the migration; if it ends in another one, bring the guest back and say why."""
+        """Wait for a state of the migration; if it ends in another one, bring the guest back and say why.
+
+        A guest that has ended is not worth waiting for, and there is nothing to bring back.
+        """
         domain = self._domain()
-        reached = await domain.migration.until(status)
+        try:
+            reached = domain.migration.status if domain.ending else await domain.migration.until(status)
+        except MonitorLost as error:
+            raise await self._explained(domain, error) from None
+        if domain.ending:
+            raise self._obituary(domain)
         if reached != status:
             reason = await domain.migration.error() or f"it is {reached}"
             await self.cancel()
             raise DriverError(f"QEMU's stream of domain '{domain.config.name}' broke off: {reason}")
+
+    async def _explained(self, domain: Domain, lost: MonitorLost) -> DriverError:
+        """Why QEMU does not answer: as a rule because it has ended, which takes it a moment."""
+        return self._obituary(domain) if await domain.process.ended.wait(DYING_S) else lost
+
+    def _obituary(self, domain: Domain) -> DriverError:
+        name, cause = domain.config.name, self._plant.epitaph(domain)
+        return DriverError(f"domain '{name}' ended while it was being relocated: {cause}")
 
     async def _stop_migration(self, domain: Domain) -> None:
         await domain.monitor.execute("migrate_cancel")
@@ -152,9 +192,16 @@ class QemuOutgoing:
         run_state = await _settled(domain)
         if not domain.record.was_paused:
             if domain.guest is DomainState.PAUSED:
-                await domain.cont()
+                await self._run(domain)
         elif run_state == _POSTMIGRATE:
-            await activate(domain.monitor, domain.config.disks, self._plant.run_dir(domain.uuid))
+            await self._plant.activate_disks(domain)
+
+    async def _run(self, domain: Domain) -> None:
+        try:
+            await domain.cont()
+        except CommandRefused:
+            await self._plant.check_disks(domain)
+            raise
 
 
 async def _settled(domain: Domain) -> str:

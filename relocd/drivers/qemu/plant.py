@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from relocd.drivers.base import DriverPaths, GuestMemory
 from relocd.drivers.qemu import logs
 from relocd.drivers.qemu.cmdline import Launch, argv
-from relocd.drivers.qemu.disks import examine
+from relocd.drivers.qemu.disks import Claims, activate, examine
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.network import Network
 from relocd.drivers.qemu.process import (
@@ -54,6 +54,7 @@ class Plant:
         self.paths = paths
         self.worker = Worker("qemu")
         self.network = Network(str(paths.run))
+        self._claims = Claims()
         self._records = Worker("records")
         self._store = Store(paths.state)
 
@@ -66,6 +67,7 @@ class Plant:
     async def close(self) -> None:
         """Let go of everything; domains go on."""
         await self.network.close()
+        self._claims.close()
         self.worker.stop()
         self._records.stop()
 
@@ -131,6 +133,19 @@ class Plant:
         await self.worker.run(self._remove_files, record.uuid, logs_too)
         await self._records.run(self._store.remove, record.uuid)
 
+    async def wait_disks(self, domain: Domain) -> None:
+        """Return once nobody else has a disk of the domain locked; raises DriverError if somebody keeps it."""
+        await self._claims.wait_free(domain.config.disks, domain.process.identity.pid)
+
+    async def check_disks(self, domain: Domain) -> None:
+        """Raise DriverError if somebody else has a disk of the domain locked now."""
+        await self._claims.check_free(domain.config.disks, domain.process.identity.pid)
+
+    async def activate_disks(self, domain: Domain) -> None:
+        """Have a paused domain take its disks and their locks; raises DriverError if somebody else has one."""
+        await activate(domain.monitor, domain.config.disks, self.run_dir(domain.uuid))
+        await self.check_disks(domain)  # QEMU does not say when it could not
+
     async def remove_logs(self, uuid: UUID) -> None:
         """Remove what a domain's logs hold. Idempotent."""
         await self.worker.run(logs.remove, self.paths.log, uuid)
@@ -156,6 +171,13 @@ class Plant:
     def complaint(self, uuid: UUID) -> str:
         """The last that a domain's QEMU wrote to its error log; empty if nothing. Blocks for a short read."""
         return logs.last_words(logs.error_log(self.paths.log, uuid))
+
+    def epitaph(self, domain: Domain) -> str:
+        """Why a domain ended, in words."""
+        if domain.ending is not None:
+            return f"{domain.ending.value} of the guest"
+        words = self.complaint(domain.uuid)
+        return f"QEMU {domain.process.status}" + (f": {words}" if words else "")
 
     def _monitor_path(self, uuid: UUID) -> Path:
         return self.run_dir(uuid) / "monitor.sock"

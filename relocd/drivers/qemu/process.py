@@ -33,6 +33,9 @@ MEMORY_NAME = "relocd-"
 """How the names begin by which such memory is shown in /proc."""
 
 _BLOCK_BYTES = 512
+DYING_S = 5.0
+"""A QEMU that has closed its monitor is about to end; it does not take longer than this."""
+
 _EXEC_POLL_S = 0.001
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

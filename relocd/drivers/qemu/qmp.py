@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp import ConnectError, EventListener, ExecuteError, QMPClient, QMPError, Runstate
 from qemu.qmp.message import Message
+from qemu.qmp.qmp_client import NegotiationError
 from twisted.logger import Logger
 
 from relocd.drivers.aio import OneShot, awaited
@@ -24,6 +25,8 @@ from relocd.errors import DriverError
 
 COMMAND_TIMEOUT_S = 15.0
 """QEMU answers within milliseconds, but for ``cont`` on slow storage (it opens the disks for writing)."""
+
+_NEGOTIATIONS = 5
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 
@@ -90,7 +93,7 @@ class Monitor:
         """Connect to QEMU's socket and leave its negotiation mode. Raises MonitorLost if that fails."""
         monitor = cls(name)
         try:
-            await awaited(asyncio.wait_for(monitor._client.connect(str(path)), timeout_s))
+            await awaited(asyncio.wait_for(monitor._negotiate(path), timeout_s))
         except (QMPError, OSError, EOFError, TimeoutError) as error:
             raise MonitorLost(name) from error
         monitor._watching = asyncio.ensure_future(monitor._watch())
@@ -140,6 +143,16 @@ class Monitor:
         self._closing.set()
         if self._watching is not None:
             await awaited(asyncio.shield(self._watching))
+
+    async def _negotiate(self, path: Path) -> None:
+        """Connect, again if an event comes before the answer to the first command, which the library takes amiss."""
+        for attempts_left in reversed(range(_NEGOTIATIONS)):
+            try:
+                return await self._client.connect(str(path))
+            except ConnectError as error:
+                if not attempts_left or not isinstance(error.exc, NegotiationError):
+                    raise
+        return None
 
     def _dispatch(self, event: Message) -> None:
         data = event.get("data")
