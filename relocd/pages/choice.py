@@ -15,8 +15,8 @@ import enum
 from typing import Final
 
 LEVELS: Final = (0, -5, 1, 3)
-"""From cheap to dear. zstd 1 suits most content and links; -5 takes half its time and is as good where content repeats
-itself in long stretches; 3 pays on slow links only."""
+"""From cheap to dear. zstd 1 fits most content; -5 takes half the time and is as good where content repeats
+in long stretches; 3 pays on slow links only."""
 _START: Final = 2
 
 WORTH_BYTES: Final = 512
