@@ -34,7 +34,7 @@ def guest_memory(config: DomainConfig) -> GuestMemory:
 
 
 def _memfd(name: str) -> int:
-    """A memfd that can be sealed and never executed. Kernels before 6.3 do not know the latter, some others insist."""
+    """A memfd that can be sealed and is never executed. Kernels before 6.3 do not know the latter, some insist."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
