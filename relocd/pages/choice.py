@@ -28,7 +28,7 @@ DENSE_SKIP_MAX: Final = 16
 """After dense batches, at most this many go raw before the next one is tried."""
 
 SETTLE_BYTES: Final = 2 << 20
-SETTLE_S: Final = 0.02
+SETTLE_S: Final = 0.01
 """After a change of level this much content or time, whichever is first, does not count: buffers fill or drain."""
 WINDOW_BYTES: Final = 16 << 20
 WINDOW_S: Final = 0.1
@@ -40,7 +40,8 @@ HOPELESS_S: Final = 0.01
 HOLD_BYTES: Final = 16 << 20
 HOLD_BYTES_MAX: Final = 2 << 30
 HOLD_GROWTH: Final = 4
-"""Content between two trials: at first, at most, and how it grows with each trial that changed nothing."""
+"""Content between two trials: at first, at most, and how it grows with each trial that changed nothing (twice over with
+one that was hopeless)."""
 CHEAPER_IS_ENOUGH: Final = 0.9
 DEARER_MUST_GAIN: Final = 1.1
 CHANGED: Final = 0.5
@@ -143,7 +144,8 @@ class _Ladder:
             beyond = self._home + (1 if self._upwards else -1)  # what helped may help once more
             self._go(beyond if 0 <= beyond < len(LEVELS) else self._home)
         else:
-            self._hold_bytes = min(HOLD_GROWTH * self._hold_bytes, HOLD_BYTES_MAX)
+            growth = HOLD_GROWTH**2 if rate < HOPELESS * self._home_rate else HOLD_GROWTH
+            self._hold_bytes = min(growth * self._hold_bytes, HOLD_BYTES_MAX)
             self._go(self._home)
 
     def _try_another(self) -> None:
