@@ -40,8 +40,8 @@ HOPELESS_S: Final = 0.01
 HOLD_BYTES: Final = 16 << 20
 HOLD_BYTES_MAX: Final = 2 << 30
 HOLD_GROWTH: Final = 4
-"""Content between two trials: at first, at most, and how it grows with each trial that changed nothing (twice over with
-one that was hopeless)."""
+"""Content between two trials: at first, at most, and how it grows with each trial that changed nothing (twice over
+with one that was hopeless)."""
 CHEAPER_IS_ENOUGH: Final = 0.9
 DEARER_MUST_GAIN: Final = 1.1
 CHANGED: Final = 0.5
