@@ -28,7 +28,7 @@ demo: packages dev ## move a real guest between two hosts, live, back, and offli
 test: packages dev ## run all tests, the real guests included (root, below 15 minutes)
 	@$(BIN)/python -m pytest
 
-faults: packages dev ## kill every part and cut the link at every step of the dialogue, on real guests (root, about 7 minutes)
+faults: packages dev ## kill every part and cut the link at every step of the dialogue, on real guests (root, about 8 minutes)
 	@$(BIN)/python -m pytest -m e2e tests/e2e/test_fault_table.py tests/e2e/test_restarts.py
 
 SOAK_RUNS ?= 100000

@@ -110,7 +110,7 @@ def _moment_lines(moment: JsonObject, began_s: float) -> Iterable[str]:
     if tell is None:
         return
     first, *others = tell(moment)
-    after_s = float(moment.get("at_s") or 0) - began_s
+    after_s = max(0.0, float(moment.get("at_s") or 0) - began_s)
     yield f"{after_s:+10.3f}  {first}"
     for line in others:
         yield f"{'':12}{line}"

@@ -253,9 +253,10 @@ def resolve(
 
 def _ask_whether_sure(as_json: bool, advice: JsonObject) -> None:
     if as_json or not sys.stdin.isatty():
+        told = f"{advice.get('risk')} " if as_json else ""
         raise UsageError(
             "Nothing is decided: this needs somebody who is sure.",
-            hint=f"{advice.get('risk')} Then repeat the command with --yes.",
+            hint=f"{told}If you are, repeat the command with --yes.",
         )
     if not click.confirm("Decide so?", err=True):
         raise UsageError("Nothing is decided.", hint="'relocctl status' shows what is known.")

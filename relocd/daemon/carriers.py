@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol
@@ -46,13 +47,20 @@ CONTROL_FD = 3
 QUIT_WAIT_S = 5.0
 
 
+@frozen
+class CarrierDied:
+    """The process is gone without having said why: that is no echo of anything else."""
+
+    text: str
+
+
 @implementer(IReadDescriptor)
 class Carrier:
-    """One carrier process. ``on_event`` hears everything it says, and CarrierFailed if it dies unasked."""
+    """One carrier process. ``on_event`` hears everything it says, and CarrierDied if it dies unasked."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, reactor: Any, on_event: Callable[[Event | CarrierDied], None]) -> None:
         self._reactor = reactor
         self._on_event = on_event
         self._closed = False
@@ -60,7 +68,7 @@ class Carrier:
         self._socket.setblocking(False)
 
     @classmethod
-    def start(cls, reactor: Any, on_event: Callable[[Event], None]) -> Carrier:
+    def start(cls, reactor: Any, on_event: Callable[[Event | CarrierDied], None]) -> Carrier:
         """Start the process. It needs some tenths of a second, so start it before it is needed."""
         carrier = cls(reactor, on_event)
         carrier._spawn()
@@ -175,7 +183,7 @@ class Carrier:
     def _died(self, reason: str) -> None:
         if not self._closed:
             self._forget()
-            self._on_event(CarrierFailed("stream", f"the carrier process failed: {reason}"))
+            self._on_event(CarrierDied(f"the carrier process failed: {reason}"))
 
     def _forget(self) -> None:
         self._closed = True

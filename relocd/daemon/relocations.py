@@ -244,7 +244,7 @@ class Relocations:
                 mark=record.mark.value,
                 name=record.domain.name,
             )
-            self._take_up(record)
+            await self._take_up(record)
         for domain in self.context.driver.list():
             await self._look_after(domain)
 
@@ -264,14 +264,17 @@ class Relocations:
                 state=domain.state.value,
             )
 
-    def _take_up(self, record: Record) -> None:
+    async def _take_up(self, record: Record) -> None:
+        known = await self.context.journal.count_moments(record.relocation, record.role)
         if record.role is Role.SOURCE:
             source = SourceRelocation(self.context, record, record.peer_host)
             self._register(source)
+            source.timeline.go_on(known)
             source.recover()
         else:
             target = TargetRelocation(self.context, record, self._forget_target)
             self._targets[target.id] = target
+            target.timeline.go_on(known)
             target.recover()
 
     async def stop(self) -> None:

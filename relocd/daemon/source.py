@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from relocd.carrier.control import CarrierEnded, CarrierFailed, CarrierProgress, Event
 from relocd.daemon.background import background, insist
-from relocd.daemon.carriers import Carrier
+from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.connect import Peer
 from relocd.daemon.context import Context
 from relocd.daemon.opening import Promise, ask_for_place, open_lanes
@@ -253,13 +253,15 @@ class SourceRelocation(Runner[SourceEffect]):
             self._note_failure(failure)
             self._take(effects)
 
-    def _carrier_event(self, event: Event) -> None:
+    def _carrier_event(self, event: Event | CarrierDied) -> None:
         match event:
             case CarrierProgress():
                 self._carried(event)
             case CarrierEnded(totals=totals, counters=counters):
                 self._carried(counters)
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
+            case CarrierDied(text=text):
+                self._fail(Failure(StreamError.code, text))
             case CarrierFailed(code=code, text=text):
                 background(self._fail_late(Failure(code, text)), "waiting for an explanation")
             case _:

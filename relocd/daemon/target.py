@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 
 from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
-from relocd.daemon.carriers import Carrier
+from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.runner import Runner
@@ -260,7 +260,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self.handover.failure = self.handover.failure or Failure("unreachable", reason)
         self._event(TargetEvent.LINK_LOST)
 
-    def _carrier_event(self, event: Event) -> None:
+    def _carrier_event(self, event: Event | CarrierDied) -> None:
         match event:
             case CarrierProgress(stream_bytes=stream_bytes):
                 self._stream_bytes = stream_bytes
@@ -271,10 +271,15 @@ class TargetRelocation(Runner[TargetEffect]):
                 self._totals = Totals(totals.digest, totals.stream_bytes)
                 self._event(TargetEvent.DIGEST_KNOWN)
             case CarrierFailed(code=code, text=text):
-                if self.handover.state is not TargetState.PREPARED:
-                    self._fail(Failure(code, text))
+                self._carrier_failed(Failure(code, text))
+            case CarrierDied(text=text):
+                self._carrier_failed(Failure(StreamError.code, text))
             case _:
                 pass
+
+    def _carrier_failed(self, failure: Failure) -> None:
+        if self.handover.state is not TargetState.PREPARED:  # then it has done its work
+            self._fail(failure)
 
     def _event(self, event: TargetEvent) -> tuple[TargetEffect, ...] | None:
         effects = self.handover.handle(event)

@@ -122,7 +122,7 @@ async def _act(desk: Desk, request: Request, action: Callable[[UUID], Awaitable[
     if desk.relocations.busy(domain.uuid):
         raise BadState(
             f"Domain '{domain.name}' is being relocated; '{request.verb}' has to wait.",
-            hint=f"Wait for its end, or end it with 'relocctl cancel {domain.name}'.",
+            hint=f"Wait for its end, or end it with 'relocctl cancel {domain.name}' as long as that is possible.",
         )
     await action(domain.uuid)
     now = desk.context.driver.get(domain.uuid)

@@ -143,6 +143,12 @@ class Journal:
         values = (str(relocation), role.value)
         return self._run(lambda: [moment_of(row) for row in self._db.execute(query, values)])
 
+    def count_moments(self, relocation: UUID, role: Role) -> Deferred[int]:
+        """How many moments of a relocation are on disk; the next one has this number."""
+        query = "select coalesce(max(number) + 1, 0) from moment where id = ? and role = ?"
+        values = (str(relocation), role.value)
+        return self._run(lambda: int(self._db.execute(query, values).fetchone()[0]))
+
     def _records(self, where: str, values: Row) -> Deferred[list[Record]]:
         query = f"select {RECORD_COLUMNS}, seal from relocation {where}"
         return self._run(lambda: [record_of(row) for row in self._db.execute(query, values)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from relocd.daemon.service import Places, Service
 from relocd.drivers.memory import Host, host_at
 from relocd.handover.record import Mark
 from tests.disk import FILLER, fill
+from tests.link import Wire, loopback
 from tests.reactor import call, run
 
 DOMAIN = UUID("11111111-2222-4333-8444-555555555555")
@@ -154,3 +156,20 @@ def arrived(source: Daemon, target: Daemon) -> None:
     assert target.states() == {"web": "running"}
     assert settled(lambda: marks(source)[-1:] == [Mark.DONE], source, target)
     assert settled(lambda: marks(target)[-1:] == [Mark.ARRIVED], source, target)
+
+
+class Held:
+    """A relocation that stands still while ``message`` is on its way."""
+
+    def __init__(self, source: Daemon, target: Daemon, message: str) -> None:
+        self.wire = Wire(loopback(target.port), message, action="hold")
+        self.outcome: dict[str, Any] = {}
+        self._waiting = threading.Thread(target=lambda: self.outcome.update(source.migrate(self.wire.port)))
+        self._waiting.start()
+        assert self.wire.struck.wait(30)
+
+    def go_on(self) -> dict[str, Any]:
+        self.wire.release()
+        self._waiting.join(60)
+        self.wire.close()
+        return self.outcome

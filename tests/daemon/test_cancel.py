@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Any
-
 import pytest
 
 from relocd.cli.client import DaemonError
 from relocd.handover.record import Mark
-from tests.daemon.rig import Daemon, arrived, at_home, marks, settled
-from tests.link import Wire, loopback
+from tests.daemon.rig import Daemon, Held, arrived, at_home, marks, settled
 
 BEFORE = ["(hello", "(propose", "(accept", "(lane", "(ready)", "(receiving)", "(switchover)", "(prepared"]
-
-
-class Held:
-    """A relocation that stands still while ``message`` is on its way."""
-
-    def __init__(self, source: Daemon, target: Daemon, message: str) -> None:
-        self.wire = Wire(loopback(target.port), message, action="hold")
-        self.outcome: dict[str, Any] = {}
-        self._waiting = threading.Thread(target=lambda: self.outcome.update(source.migrate(self.wire.port)))
-        self._waiting.start()
-        assert self.wire.struck.wait(30)
-
-    def go_on(self) -> dict[str, Any]:
-        self.wire.release()
-        self._waiting.join(60)
-        self.wire.close()
-        return self.outcome
 
 
 @pytest.mark.parametrize("message", BEFORE)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from relocd.drivers.memory import forget_hosts
 from relocd.handover.record import Mark
-from tests.daemon.rig import DOMAIN_FILE, Daemon, arrived, at_home, marks, settled
+from tests.daemon.rig import DOMAIN_FILE, Daemon, Held, arrived, at_home, marks, settled
 from tests.disk import small_disk
-from tests.link import Wire, loopback
 
 pytestmark = pytest.mark.netns
 
@@ -36,22 +33,6 @@ def target(directory: Path) -> Iterator[Daemon]:
         yield daemon
         daemon.empty_disk()
         daemon.stop()
-
-
-class Held:
-    """A relocation that stands still while ``message`` is on its way."""
-
-    def __init__(self, source: Daemon, target: Daemon, message: str) -> None:
-        self.wire = Wire(loopback(target.port), message, action="hold")
-        self.outcome: dict[str, Any] = {}
-        self._waiting = threading.Thread(target=lambda: self.outcome.update(source.migrate(self.wire.port)))
-        self._waiting.start()
-        assert self.wire.struck.wait(30)
-
-    def go_on(self) -> dict[str, Any]:
-        self.wire.release()
-        self._waiting.join(60)
-        return self.outcome
 
 
 def test_a_source_without_room_begins_nothing(source: Daemon, target: Daemon) -> None:

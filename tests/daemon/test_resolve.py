@@ -71,6 +71,23 @@ def test_status_tells_what_either_side_knows(torn: Torn) -> None:
     arrived(torn.source, torn.target)
 
 
+def test_a_timeline_goes_on_where_a_former_daemon_ended(torn: Torn) -> None:
+    torn.tear(torn.source)
+    torn.source.start()
+    arrived(torn.source, torn.target)
+    (listed,) = torn.source.client.call("history")["relocations"]
+    (record,) = torn.source.client.call("history", relocation=listed["relocation"])["relocations"]
+    told = [moment.get("phase") or moment.get("state") for moment in record["timeline"]]
+    assert [word for word in told if word in ("connect", "deciding", "done")] == [
+        "connect",
+        "deciding",
+        "done",
+    ]
+    assert [moment["at_s"] for moment in record["timeline"]] == sorted(
+        moment["at_s"] for moment in record["timeline"]
+    )
+
+
 def test_a_source_whose_target_is_gone_resumes_by_an_operators_word(torn: Torn) -> None:
     torn.tear(torn.target)
     advice = resolve(torn.source, resume_here=True, sure=False)

@@ -47,7 +47,9 @@ HOME, MOVED, GONE = "source", "target", "gone"
 NO_DAEMON = "relocd closed the connection without an answer"
 CARRIER_DIED = "the carrier process failed: it ended unasked"
 KILLED = "the domain ended during its relocation: QEMU was killed by signal 9"
-BROKEN = f"{KILLED}|could not be loaded|the hypervisor's stream is broken"
+#: The last one if the source had decided before it heard, and asked.
+NEVER_RAN = "its copy of the domain is gone and never ran"
+BROKEN = f"{KILLED}|could not be loaded|the hypervisor's stream is broken|{NEVER_RAN}"
 NO_WORD = "closed the connection without a word"
 LOST = "the connection to [0-9.]+ was lost"
 NO_ANSWER = "did not answer"
@@ -119,6 +121,7 @@ def document(seen: dict[tuple[str, str], Ending]) -> str:
         lines.append(f"| {step} | " + " | ".join(_cell(seen.get((step, fault))) for fault in FAULTS) + " |")
     lines += [
         *_LEGEND,
+        "",
         "| exit code | meaning | `relocctl migrate` says (regular expression) |",
         "|---|---|---|",
     ]

@@ -41,7 +41,7 @@ class World:
         self.target_todo: deque[TargetEffect] = deque()
         self.source_asks = self.target_asks = False
         self.source_gone = self.target_gone = False
-        self.copy_lost = self.copy_given_up = False
+        self.copy_lost = self.copy_given_up = self.operator_said = False
         self.may_have_run = False
         self.trace: list[str] = []
 
@@ -57,7 +57,7 @@ class World:
         assert copies.count("running") <= 1, f"two copies run: {self.trace}"
         if not (self.source_gone or self.target_gone):
             assert set(copies) & {"running", "paused"}, f"no copy is left: {self.trace}"
-        if self.copy_lost and self.source_up:
+        if self.copy_lost and not self.operator_said:
             assert self.source_copy != "running", f"a stale copy runs: {self.trace}"
         if self.target_copy == "running":
             assert self.target_mark in (Mark.OWNED, Mark.ARRIVED), self.trace
@@ -376,21 +376,27 @@ class World:
     def operator_is_hasty(self, *, resume_here: bool) -> None:
         """resolve while the other daemon is merely down, its copy paused: it must fit in when it is back."""
         if not self.target_up and self.target_mark is Mark.BEGUN and self.target_copy == "paused":
-            event = SourceEvent.OPERATOR_RESUMES if resume_here else SourceEvent.OPERATOR_DISCARDS
-            self.source_event(event)
+            self._operator_at_source(resume_here)
             self.copy_given_up = True
         if not self.source_up and self.source_mark is Mark.COMMITTED and self.target_copy == "paused":
-            target_event = TargetEvent.OPERATOR_RESUMES if resume_here else TargetEvent.OPERATOR_DISCARDS
-            self.target_event(target_event)
+            self._operator_at_target(resume_here)
 
     def operator(self, *, resume_here: bool) -> None:
         """relocctl resolve, on whichever host depends on one that is gone for good."""
-        if self.target_gone and self.source is not None:
-            event = SourceEvent.OPERATOR_RESUMES if resume_here else SourceEvent.OPERATOR_DISCARDS
-            self.source_event(event)
-        if self.source_gone and self.target is not None and self.target_copy == "paused":
-            target_event = TargetEvent.OPERATOR_RESUMES if resume_here else TargetEvent.OPERATOR_DISCARDS
-            self.target_event(target_event)
+        if self.target_gone:
+            self._operator_at_source(resume_here)
+        if self.source_gone and self.target_copy == "paused":
+            self._operator_at_target(resume_here)
+
+    def _operator_at_source(self, resume_here: bool) -> None:
+        if self.source is not None:
+            self.operator_said = True
+            self.source_event(SourceEvent.OPERATOR_RESUMES if resume_here else SourceEvent.OPERATOR_DISCARDS)
+
+    def _operator_at_target(self, resume_here: bool) -> None:
+        if self.target is not None:
+            self.operator_said = True
+            self.target_event(TargetEvent.OPERATOR_RESUMES if resume_here else TargetEvent.OPERATOR_DISCARDS)
 
     def source_inquires(self) -> None:
         """The source reaches the target and asks; both go on over the new connection."""
@@ -531,7 +537,7 @@ class World:
         copies = (self.source_copy, self.target_copy)
         if self.source_gone or self.target_gone:
             return
-        if self.copy_lost and self.target_mark is Mark.LOST:
+        if self.target_mark is Mark.LOST:
             assert copies == ("paused", "none"), f"{copies}: {self.trace}"
             assert self.source_mark is Mark.COMMITTED, self.trace
             return
