@@ -140,6 +140,14 @@ SECTIONS = (
                 "sent again, round after round, until the rest fits into this time. Raise it for domains that change "
                 "so much memory that their relocations take many rounds. It is an aim, not a promise.",
             ),
+            Key(
+                "xen-relocation-direct-placement",
+                "direct_placement",
+                Flag(),
+                "Whether the memory of an arriving domain is written straight into its place, which is faster. The "
+                "domain's memory is then shared memory, also later on, and huge pages serve it only if "
+                "/sys/kernel/mm/transparent_hugepage/shmem_enabled allows that. With no, the hypervisor loads it.",
+            ),
         ),
     ),
     Section(

@@ -51,6 +51,7 @@ class Config:
     compression: Compression = Compression.AUTO
     max_bandwidth_bytes_s: int = 0  # 0: no limit
     max_downtime_ms: int = 20
+    direct_placement: bool = True
     switchover_timeout_s: float = 10.0
     connect_timeout_s: float = 10.0
     handshake_timeout_s: float = 5.0

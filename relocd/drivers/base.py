@@ -44,6 +44,19 @@ class DomainChanged:
     reason: str = ""
 
 
+@frozen
+class GuestMemory:
+    """The main memory of a domain that is being received, as a file that the hypervisor has mapped.
+
+    ``block`` is what the hypervisor's stream calls it. Pages of this block that are written into the file need not be
+    in the stream. The file cannot shrink. Whoever is given this owns the descriptor and must close it.
+    """
+
+    block: str
+    size_bytes: int
+    descriptor: int
+
+
 class Outgoing(Protocol):
     """One domain on its way out. Whatever fails, ``cancel`` brings it back to what it was."""
 
@@ -96,6 +109,10 @@ class Incoming(Protocol):
 
         Boot files must be in the store before.
         """
+
+    def memory(self) -> GuestMemory | None:
+        """The guest's memory, to place pages in; None if the whole stream is needed. To be asked once, after
+        ``prepare``."""
 
     async def loaded(self) -> None:
         """Return once the hypervisor has loaded the whole stream and could run the domain at once.

@@ -54,6 +54,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(xen-relocation-compression ZSTD)", "compression", Compression.ZSTD),
     ("(xen-relocation-max-bandwidth 100)", "max_bandwidth_bytes_s", 100 * MIB),
     ("(xen-relocation-max-downtime 300)", "max_downtime_ms", 300),
+    ("(xen-relocation-direct-placement no)", "direct_placement", False),
     ("(xen-relocation-switchover-timeout 2.5)", "switchover_timeout_s", 2.5),
     ("(xen-relocation-connect-timeout 3)", "connect_timeout_s", 3.0),
     ("(xen-relocation-handshake-timeout 0.1)", "handshake_timeout_s", 0.1),

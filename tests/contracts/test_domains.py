@@ -139,7 +139,7 @@ def test_what_a_guest_does_to_its_memory_is_measured_and_nobody_notices(rig: Rig
     load = run(rig.a.driver.measure(uuid))
     one, two = load.dirtied_bytes
     assert 0 <= one <= two
-    assert 0 < load.in_use_bytes <= config.memory_mib << 20
+    assert 0 <= load.in_use_bytes <= config.memory_mib << 20
     assert _state(rig.a, uuid) is DomainState.RUNNING
     run(rig.a.driver.pause(uuid))
     paused = run(rig.a.driver.measure(uuid))

@@ -28,7 +28,8 @@ def test_without_such_a_mapping_all_memory_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory_mib", "samples"), [(1, 16384), (512, 16384), (4096, 4096), (1 << 20, 128), (1 << 30, 128)]
+    ("memory_mib", "samples"),
+    [(1, 16384), (256, 16384), (1024, 4096), (4096, 1024), (1 << 20, 128), (1 << 30, 128)],
 )
 def test_samples_are_about_as_many_for_every_size(memory_mib: int, samples: int) -> None:
     assert samples_per_gib(memory_mib) == samples

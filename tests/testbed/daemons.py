@@ -178,9 +178,10 @@ class RelocdHost:
             time.sleep(0.02)
 
     def connections(self, *, of_daemon: bool = False) -> list[str]:
-        """TCP connections to or from a relocation port that are more than a memory of the kernel's (TIME-WAIT).
+        """TCP connections to or from a relocation port that a program still holds.
 
-        Those of this very process, a wire between the hosts, do not count. ``of_daemon``: only established ones
+        What only the kernel still sees to its end does not count: after a cut that takes as long as its repetitions
+        do. Those of this very process, a wire between the hosts, do not count. ``of_daemon``: only established ones
         that relocd itself holds, not its carriers.
         """
         ports = f"( sport = :{PORT} or dport = :{PORT} )"
@@ -188,8 +189,8 @@ class RelocdHost:
         if of_daemon:
             pid = self.process.pid if self.process else 0
             return [line for line in lines if line.startswith("ESTAB") and f"pid={pid}," in line]
-        states = ("LISTEN", "TIME-WAIT")
-        return [line for line in lines if not line.startswith(states) and f"pid={os.getpid()}," not in line]
+        held = [line for line in lines if not line.startswith("LISTEN") and "pid=" in line]
+        return [line for line in held if f"pid={os.getpid()}," not in line]
 
     def leftovers(self, keep: Iterable[str] = ()) -> list[str]:
         """What is still here and should not be, one text each: processes, taps and bridge ports, files in the

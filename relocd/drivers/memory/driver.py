@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.internet.threads import deferToThread
 
 from relocd.config import Config
-from relocd.drivers.base import DomainChanged, DriverPaths
+from relocd.drivers.base import DomainChanged, DriverPaths, GuestMemory
 from relocd.drivers.memory.guest import PAGE_BYTES, Guest
 from relocd.drivers.memory.host import Host, MemoryDomain, Role, Step, host_at
 from relocd.drivers.memory.transfer import COMPLETED, DIRTY_PAGES, PAUSED, Transfer
@@ -244,6 +244,9 @@ class MemoryIncoming:
             domain.guest, theirs, check=lambda step: self._host.check(Step(step))
         )
         return ours
+
+    def memory(self) -> GuestMemory | None:
+        return None
 
     async def loaded(self) -> None:
         transfer = self._domain().transfer

@@ -27,9 +27,11 @@ _KIB: Final = 1 << 10
 WINDOWS_S: Final = (1, 2)
 """QEMU 7.2 takes whole seconds only."""
 
-SAMPLES: Final = 16384
+SAMPLES: Final = 4096
+"""Pages, for a domain of any size. Those of shared memory that nobody touched before take room from then on."""
+
 SAMPLES_PER_GIB_MIN, SAMPLES_PER_GIB_MAX = 128, 16384
-"""Bounds of QEMU's (qapi/migration.json, calc-dirty-rate). So many hashes take about 20 ms."""
+"""Bounds of QEMU's (qapi/migration.json, calc-dirty-rate)."""
 
 _ODD_BYTES: Final = 64 * _KIB
 """The guest's memory may be so much larger than it was promised (relocd.drivers.qemu.cmdline)."""
@@ -43,12 +45,11 @@ _RESIDENT = re.compile(r"Rss: +([0-9]+) kB")
 
 async def measure(domain: Domain, worker: Worker) -> Load:
     """Sample a domain. Raises DriverError if QEMU cannot do it now."""
-    dirtied_bytes = (0, 0)
-    if domain.guest is DomainState.RUNNING:
-        one, two = [await _dirtied_bytes(domain, seconds) for seconds in WINDOWS_S]
-        dirtied_bytes = one, max(one, two)
-    pid, memory_bytes = domain.process.identity.pid, domain.config.memory_mib * _MIB
-    return Load(dirtied_bytes, await worker.run(_in_use_bytes, pid, memory_bytes))
+    in_use_bytes = await worker.run(_in_use_bytes, domain)
+    if domain.guest is not DomainState.RUNNING:
+        return Load((0, 0), in_use_bytes)
+    one, two = [await _dirtied_bytes(domain, seconds) for seconds in WINDOWS_S]
+    return Load((one, max(one, two)), in_use_bytes)
 
 
 async def _dirtied_bytes(domain: Domain, seconds: int) -> int:
@@ -77,13 +78,17 @@ def samples_per_gib(memory_mib: int) -> int:
     return max(SAMPLES_PER_GIB_MIN, min(SAMPLES_PER_GIB_MAX, SAMPLES * 1024 // memory_mib))
 
 
-def _in_use_bytes(pid: int, memory_bytes: int) -> int:
-    """How much of the guest's memory the host had to provide; pages that were never written to are zeros."""
+def _in_use_bytes(domain: Domain) -> int:
+    """How much of the guest's memory the host had to provide; what was never written to is zeros."""
+    given_bytes, memory_bytes = domain.process.given_bytes(), domain.config.memory_mib * _MIB
+    if given_bytes:
+        return min(given_bytes, memory_bytes)
+    pid = domain.process.identity.pid
     try:
-        text = Path(f"/proc/{pid}/smaps").read_text()
+        smaps = Path(f"/proc/{pid}/smaps").read_text()
     except OSError as error:
         raise DriverError(f"cannot look at the memory of process {pid}: {error.strerror}") from error
-    return resident_bytes(text, memory_bytes)
+    return resident_bytes(smaps, memory_bytes)
 
 
 def resident_bytes(smaps: str, memory_bytes: int) -> int:
