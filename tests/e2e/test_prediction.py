@@ -61,3 +61,6 @@ def test_the_busy_guest_is_called_hopeless_and_the_quiet_one_does_as_was_said(
     assert [moment["live"] for moment in told] == [quiet["live"]]
     lines = ET.parse(tmp_path / "moved.svg").iter("{http://www.w3.org/2000/svg}polyline")
     assert len(list(lines)) >= 2
+    back = scene.b.relocctl("check", "guest", scene.a.host.address, "--measure").result["prediction"]
+    assert 0 < back["measured"]["dirty_rate_bytes_s"] < busy["measured"]["dirty_rate_bytes_s"]
+    assert 192 * MIB < back["measured"]["memory_in_use_bytes"] <= 320 * MIB
