@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
+from collections.abc import Callable
+from typing import TypeVar
 from uuid import UUID
 
 from attrs import evolve, frozen
@@ -41,6 +44,7 @@ FRESH_S = 600.0
 _DROP = struct.pack("ii", 1, 0)
 
 Fields = dict[str, object]
+T = TypeVar("T")
 
 
 @frozen
@@ -60,6 +64,7 @@ class Measurements:
         self._context = context
         self._guests: set[UUID] = set()
         self._peers: set[str] = set()
+        self._sockets: set[socket.socket] = set()
         self._told: dict[tuple[UUID, str, int], tuple[float, Fields]] = {}
 
     # -- for this host's operators ---------------------------------------------------------------------------------
@@ -126,7 +131,8 @@ class Measurements:
         except BaseException:
             dialogue.close()
             raise
-        return await deferToThread(_send, sock, peer, self._context.config.max_bandwidth_bytes_s)
+        limit_bytes_s = self._context.config.max_bandwidth_bytes_s
+        return await self._in_thread(sock, lambda: _send(sock, peer, limit_bytes_s))
 
     # -- for peers -------------------------------------------------------------------------------------------------
 
@@ -139,11 +145,30 @@ class Measurements:
             dialogue.close()
             return
         self._peers.add(peer)
-        done = deferToThread(_count, detach(dialogue.tcp), wish)
+        sock = detach(dialogue.tcp)
+        done = self._in_thread(sock, lambda: _count(sock, wish))
         done.addErrback(
             lambda failure: self.log.warn("measuring for {peer} failed: {why}", peer=peer, why=failure.value)
         )
         done.addBoth(lambda _: self._peers.discard(peer))
+
+    # -- both ------------------------------------------------------------------------------------------------------
+
+    def _in_thread(self, sock: socket.socket, work: Callable[[], T]) -> Deferred[T]:
+        """Blocking work on a connection, which it closes."""
+        self._sockets.add(sock)
+        done: Deferred[T] = deferToThread(work)
+        return done.addBoth(self._thread_ended, sock)
+
+    def _thread_ended(self, result: T, sock: socket.socket) -> T:
+        self._sockets.discard(sock)
+        return result
+
+    def stop(self) -> None:
+        """End what is under way; its threads see the end of their connections."""
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 def _send(sock: socket.socket, peer: Peer, limit_bytes_s: int) -> Measured:

@@ -285,6 +285,7 @@ class Relocations:
 
     async def stop(self) -> None:
         """End what is not decided: those domains stay where they are. The rest is seen through at the next start."""
+        self.measurements.stop()
         why = Failure("cancelled", "relocd is being stopped", "Start it again and repeat the relocation.")
         ending = [relocation.over for relocation in self._all() if relocation.cancel(why)]
         try:

@@ -193,6 +193,17 @@ def test_a_peer_that_never_sends_is_given_up(
     _free(target)
 
 
+def test_a_stop_waits_for_no_measurement(
+    target: Daemon, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge, "FIRST_BYTE_S", 1000.0)
+    caller.greet()
+    assert caller.ask() == Ready()
+    call(target.service._relocations.measurements.stop)
+    assert caller.sock.recv(1000) == b""
+    _free(target)
+
+
 def test_a_peer_that_sends_too_much_gets_its_answer_and_no_more(target: Daemon, caller: Caller) -> None:
     caller.greet()
     assert caller.ask(1000, 100) == Ready()
