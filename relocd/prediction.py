@@ -108,32 +108,16 @@ def predict(measured: Measured, downtime_limit_ms: int, assumed: Assumptions | N
     assumed = assumed or Assumptions()
     if measured.link_bytes_s <= 0:
         raise ValueError("nothing can be predicted for a link that carries nothing")
-    pace = _Pace.of(measured.link_bytes_s, assumed)
-    rounds = _rounds(measured, pace.memory_rate_bytes_s, downtime_limit_ms / 1000)
-    live = None if rounds is None else _expected(rounds, pace, assumed, paused_from=len(rounds) - 1)
-    offline = _expected([float(measured.memory_in_use_bytes)], pace, assumed, paused_from=0)
-    verdict = Verdict.HOPELESS if live is None else Verdict.CONVERGES
-    worst_ms = measured.working_set_bytes / pace.memory_rate_bytes_s * 1000
-    if live is not None and measured.rate_is_least and worst_ms > downtime_limit_ms:
-        verdict = Verdict.UNCERTAIN
-    sentences = _sentences(verdict, live, offline, measured, pace, downtime_limit_ms)
+    rate_bytes_s = min(measured.link_bytes_s / assumed.wire_share, float(assumed.memory_rate_bytes_s))
+    rounds = _rounds(measured, rate_bytes_s, downtime_limit_ms / 1000)
+    live = None if rounds is None else _expected(rounds, rate_bytes_s, assumed, paused_from=len(rounds) - 1)
+    offline = _expected([float(measured.memory_in_use_bytes)], rate_bytes_s, assumed, paused_from=0)
+    doubt = "" if live is None else _doubt(measured, rate_bytes_s, downtime_limit_ms, assumed)
+    verdict = Verdict.HOPELESS if live is None else Verdict.UNCERTAIN if doubt else Verdict.CONVERGES
+    sentences = _sentences(live, offline, measured, rate_bytes_s, downtime_limit_ms)
+    if doubt:
+        sentences = (*sentences, doubt)
     return Prediction(verdict, live, offline, measured, downtime_limit_ms, assumed, sentences)
-
-
-@frozen
-class _Pace:
-    """How fast memory moves, and what part of it goes over the link."""
-
-    memory_rate_bytes_s: float
-    wire_share: float
-
-    @classmethod
-    def of(cls, link_bytes_s: int, assumed: Assumptions) -> _Pace:
-        """A link that is faster than all the rest gets memory as it is."""
-        if link_bytes_s >= assumed.memory_rate_bytes_s:
-            return cls(float(assumed.memory_rate_bytes_s), 1.0)
-        rate_bytes_s = min(link_bytes_s / assumed.wire_share, assumed.memory_rate_bytes_s)
-        return cls(rate_bytes_s, assumed.wire_share)
 
 
 def _rounds(measured: Measured, rate_bytes_s: float, limit_s: float) -> list[float] | None:
@@ -147,22 +131,37 @@ def _rounds(measured: Measured, rate_bytes_s: float, limit_s: float) -> list[flo
     return rounds
 
 
-def _expected(rounds: list[float], pace: _Pace, assumed: Assumptions, *, paused_from: int) -> Expected:
+def _doubt(measured: Measured, rate_bytes_s: float, limit_ms: int, assumed: Assumptions) -> str:
+    """What may hinder a relocation that should converge; empty if nothing is known."""
+    again = _size(measured.working_set_bytes)
+    if measured.rate_is_least and measured.working_set_bytes / rate_bytes_s * 1000 > limit_ms:
+        return (
+            f"It may not converge: the guest writes to the same {again} over and over, and how fast cannot be seen "
+            "from outside."
+        )
+    raw_bytes_s = min(measured.link_bytes_s, assumed.memory_rate_bytes_s)
+    if _rounds(measured, raw_bytes_s, limit_ms / 1000) is None:
+        return "It may not converge: only if the guest's memory compresses, which was not looked at."
+    return ""
+
+
+def _expected(
+    rounds: list[float], rate_bytes_s: float, assumed: Assumptions, *, paused_from: int
+) -> Expected:
     whole, paused = sum(rounds), sum(rounds[paused_from:])
     return Expected(
-        duration_s=round(assumed.begin_s + whole / pace.memory_rate_bytes_s + assumed.hand_over_s, 3),
-        downtime_ms=round((paused / pace.memory_rate_bytes_s + assumed.hand_over_s) * 1000, 1),
-        wire_bytes=round(whole * pace.wire_share),
+        duration_s=round(assumed.begin_s + whole / rate_bytes_s + assumed.hand_over_s, 3),
+        downtime_ms=round((paused / rate_bytes_s + assumed.hand_over_s) * 1000, 1),
+        wire_bytes=round(whole * assumed.wire_share),
         rounds=len(rounds),
     )
 
 
 def _sentences(
-    verdict: Verdict,
     live: Expected | None,
     offline: Expected,
     measured: Measured,
-    pace: _Pace,
+    rate_bytes_s: float,
     limit_ms: int,
 ) -> tuple[str, ...]:
     least = "at least " if measured.rate_is_least else ""
@@ -175,9 +174,9 @@ def _sentences(
         f"{_size(offline.wire_bytes)} on the wire."
     )
     if live is None:
-        rest_ms = measured.working_set_bytes / pace.memory_rate_bytes_s * 1000
+        rest_ms = measured.working_set_bytes / rate_bytes_s * 1000
         why = (
-            f"Live: it will not converge. {_size(pace.memory_rate_bytes_s)} of memory can be sent in a second, so "
+            f"Live: it will not converge. {_size(rate_bytes_s)} of memory can be sent in a second, so "
             f"up to {_size(measured.working_set_bytes)} stay dirty however many rounds there are, which is "
             f"{rest_ms:.0f} ms of downtime; the limit is {limit_ms} ms."
         )
@@ -186,13 +185,7 @@ def _sentences(
         f"Live: about {live.duration_s:.1f} s, downtime about {live.downtime_ms:.0f} ms, "
         f"{_size(live.wire_bytes)} on the wire, {live.rounds} {'round' if live.rounds == 1 else 'rounds'}."
     )
-    if verdict is not Verdict.UNCERTAIN:
-        return facts, told, paused
-    doubt = (
-        f"It may not converge: the guest writes to the same {_size(measured.working_set_bytes)} over and over, "
-        "and how fast cannot be seen from outside."
-    )
-    return facts, told, doubt, paused
+    return facts, told, paused
 
 
 def _size(size_bytes: float) -> str:

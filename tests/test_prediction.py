@@ -56,10 +56,16 @@ def test_a_quiet_guest_takes_one_round_and_one_for_the_rest() -> None:
     assert 100 <= live.downtime_ms < 100 + LIMIT_MS
 
 
-def test_a_fast_link_gets_memory_as_it_is() -> None:
-    prediction = predict(measured(1000, 0, 4000), LIMIT_MS)
-    assert prediction.offline.wire_bytes == 1000 * MIB
-    assert prediction.offline.duration_s > 1000 * MIB / Assumptions().memory_rate_bytes_s
+def test_a_fast_link_does_not_make_hosts_faster() -> None:
+    offline = predict(measured(1000, 0, 4000), LIMIT_MS).offline
+    assert offline.duration_s > 1000 * MIB / Assumptions().memory_rate_bytes_s
+    assert offline == predict(measured(1000, 0, 40_000), LIMIT_MS).offline
+
+
+def test_without_compression_all_memory_goes_over_the_link() -> None:
+    raw = predict(measured(1000, 0, 100), LIMIT_MS, Assumptions(wire_share=1.0)).offline
+    assert raw.wire_bytes == 1000 * MIB
+    assert raw.duration_s > 10
 
 
 def test_offline_the_domain_stands_still_for_all_of_it() -> None:
@@ -83,6 +89,13 @@ def test_what_cannot_be_seen_is_said() -> None:
     assert prediction.verdict is Verdict.UNCERTAIN
     assert any("may not converge" in sentence for sentence in prediction.sentences)
     assert predict(seen, 1000).verdict is Verdict.CONVERGES
+
+
+def test_what_only_compression_can_do_is_uncertain() -> None:
+    prediction = predict(measured(1000, 120, 100), LIMIT_MS)
+    assert prediction.verdict is Verdict.UNCERTAIN
+    assert any("memory compresses" in sentence for sentence in prediction.sentences)
+    assert predict(measured(1000, 90, 100), LIMIT_MS).verdict is Verdict.CONVERGES
 
 
 def test_a_guest_that_writes_elsewhere_all_the_time_has_no_working_set() -> None:
