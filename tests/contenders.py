@@ -187,7 +187,7 @@ class Own:
         outcome = move.outcome
         return Figures(
             completed=outcome["outcome"] == "completed",
-            total_s=move.command_s,
+            total_s=move.command_s - (outcome["release_s"] or 0.0),
             sent_bytes=outcome["bytes_sent"],
             cpu_s=usage.cpu_s,
             downtime_ms=outcome["downtime_ms"],
