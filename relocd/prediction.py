@@ -18,7 +18,7 @@ from relocd.model import Load
 
 _MIB = 1 << 20
 
-#: Rounds are counted up to here. Those of a series that shrinks so slowly are hopeless to any operator.
+#: More rounds than this are none to wait for, whether they shrink or not.
 MAX_ROUNDS = 100
 
 #: What the second of two equal spans adds to the dirtied memory, as a part of the first. Below the first one the
@@ -124,10 +124,10 @@ def _rounds(measured: Measured, rate_bytes_s: float, limit_s: float) -> list[flo
     """Memory that each round sends, in bytes; None if they do not come to an end."""
     rounds = [float(measured.memory_in_use_bytes)]
     while rounds[-1] > rate_bytes_s * limit_s:
-        dirtied = min(rounds[-1] / rate_bytes_s * measured.dirty_rate_bytes_s, measured.working_set_bytes)
-        if dirtied >= rounds[-1] or len(rounds) >= MAX_ROUNDS:
+        if len(rounds) == MAX_ROUNDS:
             return None
-        rounds.append(dirtied)
+        dirtied = rounds[-1] / rate_bytes_s * measured.dirty_rate_bytes_s
+        rounds.append(min(dirtied, float(measured.working_set_bytes)))
     return rounds
 
 

