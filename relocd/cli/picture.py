@@ -7,8 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from attrs import evolve
-
 from relocd.cli.client import JsonObject
 from relocd.cli.plot import Band, Mark, Panel, Plot, Series
 from relocd.cli.render import duration_text, size_text
@@ -24,8 +22,12 @@ def picture(records: Sequence[JsonObject]) -> Plot:
         raise UsageError(
             "A plot shows one relocation: give its id.", hint="'relocctl history' shows the ids, last column."
         )
-    raise UsageError(
-        "There is nothing to plot: the timeline of this relocation holds no samples.",
+    raise _nothing()
+
+
+def _nothing() -> UsageError:
+    return UsageError(
+        "There is nothing to plot: the timeline of this relocation holds no samples with numbers.",
         hint="Only the source samples, twice a second while memory moves: ask there, or look at a longer one.",
     )
 
@@ -34,21 +36,22 @@ def _plot(record: JsonObject) -> Plot:
     samples = list(_of_kind(record, "sample"))
 
     def curve(name: str, key: str, colour: int, *, filled: bool = False) -> Series:
-        points = tuple((_after(record, moment), _number(moment, key)) for moment in samples)
-        return Series(name, points, colour, filled)
+        points = ((_after(record, moment), _number(moment, key)) for moment in samples)
+        # What the hypervisor has not counted yet, it calls 0.
+        return Series(name, tuple(itertools.dropwhile(lambda point: not point[1], points)), colour, filled)
 
-    sent, dirtied = (
+    rates = (
         curve("sent on the wire", "rate_bytes_s", 0),
         curve("dirtied by the guest", "dirty_rate_bytes_s", 1),
     )
-    # Before the second round the hypervisor has not looked, and says 0.
-    known = tuple(itertools.dropwhile(lambda point: not point[1], dirtied.points))
     left = curve("memory left to send", "remaining_bytes", 2, filled=True)
+    if not any(series.points for series in (*rates, left)):
+        raise _nothing()
     return Plot(
         title=_title(record),
         subtitle=_subtitle(record),
         panels=(
-            Panel("Rates", (sent, evolve(dirtied, points=known)) if known else (sent,), "/s"),
+            Panel("Rates", tuple(series for series in rates if series.points), "/s"),
             Panel("Remaining", (left,)),
         ),
         marks=tuple(_marks(record)),

@@ -14,10 +14,7 @@ from attrs import field, frozen
 WIDTH, HEIGHT = 960, 600
 EDGE, LEFT, RIGHT, TOP, BOTTOM = 24, 78, 28, 122, 52
 GAP = 60
-"""Canvas and margins, in pixels; so much is between panels, where the legend of the lower one stands."""
-
-BETWEEN = (TOP + HEIGHT - BOTTOM) / 2 - GAP / 2 + 20
-"""Where labels disturb nothing: right below the upper one of two panels."""
+"""Canvas and margins, in pixels; so much is between panels, where title and legend of the lower one stand."""
 
 LETTER_PX = 6.6
 """About the width of a letter of the usual size."""
@@ -30,6 +27,9 @@ DOTS_MAX = 80
 
 BAND_LABEL_PX = 160
 """Wider bands have room for their label."""
+
+LEGEND_PX, LEGEND_ROW_PX, LEGEND_ROWS_MAX = 53, 18, 4
+"""What a name in a legend takes beside its letters, and the height and number of rows if one is not enough."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#3f4a8a")
 DARK_COLOURS = ("#56b4e9", "#ff9a4d", "#3fd0a0", "#e5a3c7", "#e6c84f", "#9fa8e8")
@@ -92,16 +92,17 @@ def svg(plot: Plot) -> str:
     times = [at_s for panel in plot.panels for series in panel.series for at_s, _ in series.points]
     times += [mark.at_s for mark in plot.marks] + [band.end_s for band in plot.bands]
     across = _Axis.of(max(times), LEFT, WIDTH - RIGHT, TICKS_X, snug=True)
-    height = (HEIGHT - TOP - BOTTOM - GAP * (len(plot.panels) - 1)) / len(plot.panels)
-    tops = [TOP + number * (height + GAP) for number in range(len(plot.panels))]
+    frames = _frames(plot.panels)
+    whole = _Frame(frames[0].top, HEIGHT - BOTTOM)
+    between = frames[0].bottom + 16 if len(frames) > 1 else whole.top + 16
     body = [
         _text(EDGE, 38, _cut(plot.title, 80), "title"),
         _text(EDGE, 62, _cut(plot.subtitle, 130), "quiet"),
-        *(line for band in plot.bands for line in _band(band, across)),
+        *(line for band in plot.bands for line in _band(band, across, whole, between)),
     ]
-    for panel, top in zip(plot.panels, tops, strict=True):
-        body += _panel(panel, across, top, top + height)
-    body += _marks(plot.marks, across)
+    for panel, frame in zip(plot.panels, frames, strict=True):
+        body += _panel(panel, across, frame)
+    body += _marks(plot.marks, across, whole, between)
     body += [_text(tick.px, HEIGHT - BOTTOM + 18, tick.label, "tick middle") for tick in across.ticks]
     body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, plot.time_label, "quiet middle"))
     head = (
@@ -184,7 +185,24 @@ def round_step(least: float) -> float:
 # -------------------------------------------------------------------------------------------------------------
 
 
-def _panel(panel: Panel, across: _Axis, top: float, bottom: float) -> Iterable[str]:
+@frozen
+class _Frame:
+    """Where curves may be drawn."""
+
+    top: float
+    bottom: float
+
+
+def _frames(panels: Sequence[Panel]) -> list[_Frame]:
+    """Of equal height, each below its title and legend."""
+    extra = [LEGEND_ROW_PX * (len(_legend_rows(panel)) - 1) for panel in panels]
+    height = (HEIGHT - TOP - BOTTOM - GAP * (len(panels) - 1) - sum(extra)) / len(panels)
+    tops = [TOP + number * (height + GAP) + sum(extra[: number + 1]) for number in range(len(panels))]
+    return [_Frame(top, top + height) for top in tops]
+
+
+def _panel(panel: Panel, across: _Axis, frame: _Frame) -> Iterable[str]:
+    top, bottom = frame.top, frame.bottom
     largest = max((value for series in panel.series for _, value in series.points), default=0.0)
     size, unit = next(((size, unit) for size, unit in _UNITS if largest >= size), _UNITS[-1])
     up = _Axis.of(largest, bottom, top, TICKS_Y, unit=size)
@@ -194,9 +212,11 @@ def _panel(panel: Panel, across: _Axis, top: float, bottom: float) -> Iterable[s
     for tick in across.ticks:
         yield f'<path class="grid" d="M{tick.px:.1f} {top:.1f}V{bottom:.1f}"/>'
     yield f'<path class="axis" d="M{LEFT} {top:.1f}V{bottom:.1f}H{WIDTH - RIGHT}"/>'
-    title = f"{panel.title}, {unit}{panel.suffix}"
-    yield _text(EDGE, top - 24, title, "panel")
-    yield from _legend(panel.series, EDGE + 34 + len(title) * LETTER_PX * 1.15, top - 28)
+    rows = _legend_rows(panel)
+    middle = top - 28 - LEGEND_ROW_PX * (len(rows) - 1)
+    yield _text(EDGE, middle + 4, f"{_cut(panel.title, 40)}, {unit}{panel.suffix}", "panel")
+    for number, row in enumerate(rows):
+        yield from _legend(row, _legend_start(panel), middle + number * LEGEND_ROW_PX)
     for series in panel.series:
         yield from _curve(series, [(across.px(at_s), up.px(value)) for at_s, value in series.points], bottom)
 
@@ -215,44 +235,60 @@ def _curve(series: Series, points: Sequence[tuple[float, float]], bottom: float)
         yield f'<g class="{colour} dot">{dots}</g>'
 
 
+def _legend_start(panel: Panel) -> float:
+    return EDGE + 34 + (min(40, len(panel.title)) + 7) * LETTER_PX * 1.15
+
+
+def _legend_rows(panel: Panel) -> list[list[Series]]:
+    """The curves by rows of the legend, as many as fit beside the title."""
+    rows: list[list[Series]] = [[]]
+    room = free = WIDTH - _legend_start(panel)
+    for series in panel.series:
+        free -= LEGEND_PX + min(40, len(series.name)) * LETTER_PX
+        if free < 0 and rows[-1]:
+            rows.append([])
+            free = room - LEGEND_PX - min(40, len(series.name)) * LETTER_PX
+        rows[-1].append(series)
+    return rows[:LEGEND_ROWS_MAX]
+
+
 def _legend(series: Sequence[Series], x: float, middle: float) -> Iterable[str]:
-    """A short line and the name of each, beside the panel's title."""
+    """A short line and the name of each."""
     for one in series:
         name = _cut(one.name, 40)
         yield f'<path class="c{one.colour % len(COLOURS)} curve" d="M{x:.1f} {middle:.1f}h20"/>'
         yield _text(x + 27, middle + 4, name, "legend")
-        x += 27 + len(name) * LETTER_PX + 26
+        x += LEGEND_PX + len(name) * LETTER_PX
 
 
-def _marks(marks: Sequence[Mark], across: _Axis) -> Iterable[str]:
+def _marks(marks: Sequence[Mark], across: _Axis, frame: _Frame, between: float) -> Iterable[str]:
     """Those that are not bad have their label above, if there is room."""
     free_from = -math.inf
     for mark in sorted(marks, key=lambda mark: mark.at_s):
         px = across.px(mark.at_s)
-        yield f'<path class="{"bad " if mark.bad else ""}mark" d="M{px:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
+        yield f'<path class="{"bad " if mark.bad else ""}mark" d="M{px:.1f} {frame.top:.1f}V{frame.bottom:.1f}"/>'
         half = len(mark.label) * LETTER_PX / 2
         if mark.bad:
             side = "badtext end" if px > WIDTH / 2 else "badtext"
-            yield _text(px + (-6 if px > WIDTH / 2 else 6), BETWEEN, mark.label, side)
+            yield _text(px + (-6 if px > WIDTH / 2 else 6), between, mark.label, side)
         elif px - half >= free_from:
             free_from = px + half + 4
-            yield _text(px, TOP - 6, mark.label, "small middle")
+            yield _text(px, frame.top - 6, mark.label, "small middle")
 
 
-def _band(band: Band, across: _Axis) -> Iterable[str]:
+def _band(band: Band, across: _Axis, frame: _Frame, between: float) -> Iterable[str]:
     start, end = across.px(band.start_s), across.px(band.end_s)
     width = max(2.0, end - start)
     start = min(start, WIDTH - RIGHT - width)
     kind = "wide band" if width > BAND_LABEL_PX else "band"
-    yield (
-        f'<rect class="{kind}" x="{start:.1f}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - BOTTOM - TOP}"/>'
-    )
+    height = frame.bottom - frame.top
+    yield f'<rect class="{kind}" x="{start:.1f}" y="{frame.top:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
     if width > BAND_LABEL_PX:
-        yield _text(start + width / 2, BETWEEN, band.label, "bandtext middle")
+        yield _text(start + width / 2, between, band.label, "bandtext middle")
     elif start > WIDTH / 2:
-        yield _text(start - 6, BETWEEN, band.label, "bandtext end")
+        yield _text(start - 6, between, band.label, "bandtext end")
     else:
-        yield _text(start + width + 6, BETWEEN, band.label, "bandtext")
+        yield _text(start + width + 6, between, band.label, "bandtext")
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:

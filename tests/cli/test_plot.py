@@ -184,6 +184,8 @@ def test_names_stay_in_their_place() -> None:
 def test_without_samples_there_is_a_reason() -> None:
     with pytest.raises(UsageError, match="no samples"):
         picture([record(timeline=[])])
+    with pytest.raises(UsageError, match="no samples"):
+        picture([record(timeline=[sample(101, 0, 0, 0, 0)])])
     with pytest.raises(UsageError, match="give its id"):
         picture([{"relocation": "r1"}, {"relocation": "r2"}])
 
@@ -194,7 +196,8 @@ def test_without_samples_there_is_a_reason() -> None:
     )
 )
 def test_odd_samples_do_no_harm(odd: dict[str, Any]) -> None:
-    ET.fromstring(svg(picture([record(timeline=[{**sample(101, 1, 1, 1, 1), **odd}])])))
+    timeline = [sample(101, 1, 1, 1, 1), {**sample(102, 1, 1, 1, 1), **odd}]
+    ET.fromstring(svg(picture([record(timeline=timeline)])))
 
 
 def test_history_plot_writes_the_file(run: Run, server: ControlServer, tmp_path: Path) -> None:
