@@ -86,6 +86,7 @@ class Peer:
             tap=tap,
             incoming=incoming,
             mac=PEER_MAC,
+            pad=False,
         )
         return qemu.__enter__()
 
