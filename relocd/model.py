@@ -153,6 +153,18 @@ class Progress:
     downtime_ms: int | None = None
 
 
+@frozen
+class Load:
+    """What the guest of a domain does to its memory, as a driver sampled it. Sizes in bytes.
+
+    ``dirtied_bytes``: how much memory was written to at least once within one second, and within two; memory that is
+    written again and again counts once. ``in_use_bytes``: memory that holds more than zeros, as far as is known.
+    """
+
+    dirtied_bytes: tuple[int, int]
+    in_use_bytes: int
+
+
 class OutcomeKind(enum.StrEnum):
     """How a relocation ended, from the domain's point of view."""
 

@@ -146,7 +146,8 @@ class Scene:
 def _since_switchover_s(reply: Reply) -> float:
     """How long before its return the command said that the domain is paused, with some time to spare."""
     paused = next(event for event in reply.events if event.get("phase") == "switchover")
-    return float(reply.result["duration_s"] - paused["elapsed_s"]) + SPARE_S
+    ended_s = reply.result["duration_s"] + reply.result["release_s"]
+    return float(ended_s - paused["elapsed_s"]) + SPARE_S
 
 
 class Moving:

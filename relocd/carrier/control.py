@@ -111,6 +111,19 @@ class Stream:
 
 
 @frozen
+class Memory:
+    """Place pages of ``block`` straight into the guest's memory; target only, before ``Stream``.
+
+    Descriptor: a file of ``size_bytes`` that the hypervisor has mapped, to read and write.
+    """
+
+    block: str = field(validator=_text)
+    size_bytes: int = field(validator=_count)
+
+    descriptors: ClassVar[int] = 1
+
+
+@frozen
 class AskDigest:
     """What is the digest of all that was moved so far? On the target: written, or being written, to the hypervisor.
 
@@ -136,7 +149,7 @@ class Quit:
     descriptors: ClassVar[int] = 0
 
 
-Command = Send | Receive | Stream | AskDigest | Limit | Quit
+Command = Send | Receive | Memory | Stream | AskDigest | Limit | Quit
 
 
 # -- carrier to daemon ----------------------------------------------------------------------------------
@@ -233,6 +246,7 @@ Event = (
 _COMMANDS: Final[Mapping[str, type[Command]]] = {
     "send": Send,
     "receive": Receive,
+    "memory": Memory,
     "stream": Stream,
     "digest": AskDigest,
     "limit": Limit,

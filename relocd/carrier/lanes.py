@@ -105,9 +105,12 @@ class HypervisorStream:
         self._sock = sock
         _shrink_buffers(sock)
 
-    def wait(self) -> None:
-        """Wait until there is something to receive, undisturbed by those who write (see ``_wait_readable``)."""
-        _wait_readable(self._sock)
+    def wait(self, patience_ms: int | None = None) -> bool:
+        """Wait until there is something to receive, undisturbed by those who write (see ``_wait_readable``).
+
+        False if there was nothing within ``patience_ms``.
+        """
+        return _wait_readable(self._sock, patience_ms)
 
     def receive(self, memory: memoryview) -> int:
         """Wait for bytes; 0 at the end of the stream."""
@@ -147,14 +150,14 @@ def _broken(error: OSError) -> DriverError:
     return DriverError(f"the hypervisor's stream is broken: {error.strerror or error}")
 
 
-def _wait_readable(sock: socket.socket) -> None:
-    """Wait in poll(2), for the rarely used direction of a busy socket.
+def _wait_readable(sock: socket.socket, timeout_ms: int | None = None) -> bool:
+    """Wait in poll(2), for the rarely used direction of a busy socket; False if the time was over.
 
     The kernel wakes a thread that is blocked in recv(2) also each time that another one may go on to send.
     """
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    poll.poll()
+    return bool(poll.poll(timeout_ms))
 
 
 def _shrink_buffers(sock: socket.socket) -> None:

@@ -66,6 +66,8 @@ class Carrier:
                 self._begin(Source(self._reporter, command, *_split(descriptors, command.lanes)))
             case control.Receive():
                 self._begin(Target(self._reporter, command, *_split(descriptors, command.lanes)))
+            case control.Memory():
+                self._place(command, descriptors[0])
             case control.Stream():
                 self._begun().give_stream(socket.socket(fileno=descriptors[0]))
             case control.AskDigest():
@@ -87,6 +89,11 @@ class Carrier:
         if self._side is None:
             raise ProtocolError("a carrier must be told to send or to receive first")
         return self._side
+
+    def _place(self, command: control.Memory, descriptor: int) -> None:
+        if not isinstance(self._side, Target):
+            raise ProtocolError("only a carrier that receives can place pages")
+        self._side.place_into(command, descriptor)
 
     def _limit(self, bytes_per_s: int) -> None:
         if not isinstance(self._side, Source):

@@ -14,6 +14,10 @@ from relocd.pages.qemu_format import PAGE_STRIDE
 
 RECEIVE_BYTES: Final = TARGET_BYTES // PAGE_SIZE * PAGE_STRIDE
 """Read from the hypervisor at most this much at a time: as many page records as a batch holds."""
+PATIENCE_MS: Final = 1
+"""How long a batch that is not full waits for more. A hypervisor writes pieces of some 32 KiB, with pauses of a
+fraction of this between them; small batches would cost much more than large ones. At the end of a stream nobody
+waits longer than this for the last bytes."""
 
 
 class StreamReader:
@@ -36,14 +40,14 @@ class StreamReader:
 
         False at the end of the stream, with nothing gathered.
         """
-        while self._gather(builder) and not self._ended:
+        more = True
+        while self._gather(builder) and not self._ended and not builder.worth_sending:
+            if not more and not builder.empty:
+                break
             left = len(self._rest)
             self._memory[:left] = self._rest
-            self._rest = self._memory[:left]
-            size = self._receive(stream, self._memory[left:], wait=builder.empty)
-            if size is None:
-                break
-            self._decode(self._memory[: left + size], ended=size == 0)
+            size, more = self._receive(stream, self._memory[left:], wait=builder.empty)
+            self._decode(self._memory[: left + size])
         return not builder.empty
 
     def _gather(self, builder: BatchBuilder) -> bool:
@@ -55,20 +59,35 @@ class StreamReader:
                 return False
         return True
 
-    def _receive(self, stream: HypervisorStream, room: memoryview, *, wait: bool) -> int | None:
-        size = stream.receive_ready(room)
-        if size is None and wait:
-            began_s = time.monotonic()
-            size = stream.receive(room)
-            self.idle_s += time.monotonic() - began_s
-        self.stream_bytes += size or 0
-        return size
+    def _receive(self, stream: HypervisorStream, room: memoryview, *, wait: bool) -> tuple[int, bool]:
+        """Fill ``room`` as far as the hypervisor goes on; how many bytes that are, and whether there may be more.
 
-    def _decode(self, data: memoryview, *, ended: bool) -> None:
+        All that there is is taken before it is looked at: pages cost little if they come as few runs.
+        """
+        size = 0
+        while size < len(room):
+            piece = stream.receive_ready(room[size:])
+            if piece is None:
+                piece = self._await(stream, room[size:], None if wait and not size else PATIENCE_MS)
+            if piece is None:
+                return size, False
+            self._ended = not piece
+            size += piece
+            self.stream_bytes += piece
+            if self._ended:
+                break
+        return size, True
+
+    def _await(self, stream: HypervisorStream, room: memoryview, patience_ms: int | None) -> int | None:
+        began_s = time.monotonic()
+        ready = stream.wait(patience_ms)
+        self.idle_s += time.monotonic() - began_s
+        return stream.receive(room) if ready else None
+
+    def _decode(self, data: memoryview) -> None:
         items, used = self._decoder.decode(data)
         self._items.extend(items)
         self._rest = data[used:]
-        if ended and len(self._rest):
+        if self._ended and len(self._rest):
             self._items.append(Span(self._rest))
             self._rest = data[:0]
-        self._ended = ended

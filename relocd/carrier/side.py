@@ -43,6 +43,11 @@ class Side:
         self._stream = HypervisorStream(sock)
         self._stream_given.set()
 
+    @property
+    def streaming(self) -> bool:
+        """Whether the hypervisor's stream was given."""
+        return self._stream_given.is_set()
+
     def stream(self) -> HypervisorStream:
         """The hypervisor's stream; waits for it."""
         self._stream_given.wait()

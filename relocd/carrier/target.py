@@ -12,20 +12,22 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from relocd.carrier.control import CarrierEnded, CarrierFile, CarrierFilesDone, Receive, Totals
+from relocd.carrier.control import CarrierEnded, CarrierFile, CarrierFilesDone, Memory, Receive, Totals
 from relocd.carrier.files import FileSink
 from relocd.carrier.inbox import Arrival, Inbox
 from relocd.carrier.lanes import HypervisorStream, Lane
+from relocd.carrier.memory import MemoryFile
 from relocd.carrier.report import Moved, Reporter
 from relocd.carrier.side import Side
-from relocd.errors import DriverError, PeerUnreachable, StreamError
+from relocd.errors import DriverError, PeerUnreachable, ProtocolError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, decode_batch
 from relocd.pages.digest import StreamDigest, batch_digest
 from relocd.pages.frames import HEADER_BYTES, Codec, End, FileEnd, Header, Kind
 from relocd.pages.items import PageRun, ZeroRun
 from relocd.pages.limits import RETURN_BYTES_MAX
-from relocd.pages.qemu_encoder import QemuEncoder
+from relocd.pages.placement import Placement
+from relocd.pages.qemu_encoder import QemuEncoder, encoded_bytes
 from relocd.pages.squeeze import decompress
 
 THREADS_MIN: Final = 2
@@ -45,6 +47,7 @@ class Target(Side):
         self._inbox = Inbox()
         self._free_memory: list[memoryview] = []
         self._encoder = QemuEncoder()
+        self._placement: Placement | None = None
         self._lock = threading.Lock()
         self._digest = StreamDigest()
         self._stream_bytes = 0
@@ -55,6 +58,13 @@ class Target(Side):
         for number in range(max(THREADS_MIN, len(self.lanes))):
             self.thread(f"move-{number}", self._move, self.lanes[number % len(self.lanes)])
         self.thread("return", self._return)
+
+    def place_into(self, command: Memory, descriptor: int) -> None:
+        """Here is the guest's memory; ``stream`` may not have been called yet. Raises ProtocolError, DriverError."""
+        if self._placement is not None or self.streaming:
+            raise ProtocolError("a guest's memory comes once, and before its stream")
+        memory = MemoryFile(descriptor, command.size_bytes)
+        self._placement = Placement(command.block, command.size_bytes, memory)
 
     def totals(self) -> Totals:
         with self._lock:
@@ -129,18 +139,21 @@ class Target(Side):
     def _write_batch(self, arrival: Arrival) -> None:
         if not self._sink.complete:
             raise StreamError("the peer starts its stream before all boot files are complete")
-        data = self._encoder.encode(arrival.items)
+        stream = self.stream()
+        size = sum(map(encoded_bytes, arrival.items))
         with self._lock:
             # Counted before it is written: the hypervisor may say that it is content, and the daemon may ask for the
             # digest, before this thread gets to do anything after its last write.
-            self._stream_bytes += len(data)
+            self._stream_bytes += size
             self._digest.add(arrival.header.sequence, arrival.digest)
         if 0 < self._stream_bytes_max < self._stream_bytes:
             raise StreamError(f"the stream is longer than the {self._stream_bytes_max} bytes allowed")
-        self.stream().send(data)
+        items = arrival.items if self._placement is None else self._placement.sift(arrival.items)
+        if items:
+            stream.send(self._encoder.encode(items))
         self.reporter.count(
             Moved(
-                stream_bytes=len(data),
+                stream_bytes=size,
                 pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, PageRun)),
                 zero_pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, ZeroRun)),
                 saved_bytes=arrival.header.decoded_bytes - arrival.header.wire_bytes,

@@ -128,9 +128,11 @@ def console(client: Client, reference: str) -> ConsolePlace:
         raise malformed("a console", error) from None
 
 
-def check(client: Client, reference: str, host: str, *, port: int | None = None) -> Preflight:
-    """Find out whether the domain could move to ``host``, without moving it."""
-    reply = client.call("check", domain=reference, host=host, port=port)
+def check(
+    client: Client, reference: str, host: str, *, port: int | None = None, measure: bool = False
+) -> Preflight:
+    """Find out whether the domain could move to ``host``, without moving it; ``measure``: and what it would take."""
+    reply = client.call("check", domain=reference, host=host, port=port, measure=measure or None)
     checks = tuple(Check.of(value) for value in as_list(reply.get("checks"), "a list of checks"))
     return Preflight(bool(reply.get("passed")), checks, reply)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from relocd.cli.client import JsonObject
+from relocd.cli.forecast import compared
 from relocd.cli.render import duration_text, size_text, table
 
 _WIDTH = 100
@@ -86,7 +87,7 @@ def history_text(record: JsonObject) -> str:
     if outcome.get("error"):
         lines += textwrap.wrap(f"Because {outcome['error']}", _WIDTH)
     began_s = float(str(record.get("began_s") or 0))
-    lines.append("")
+    lines += [*compared(record), ""]
     for moment in record.get("timeline") or ():
         lines += _moment_lines(moment, began_s)
     return "\n".join(map(_clean, lines))
@@ -125,6 +126,12 @@ def _checks(moment: JsonObject) -> list[str]:
     ]
 
 
+def _prediction(moment: JsonObject) -> list[str]:
+    sentences = moment.get("sentences") or []
+    wrapped = [line for text in sentences for line in textwrap.wrap(str(text), _WIDTH)]
+    return [f"prediction: {moment.get('verdict')}", *wrapped]
+
+
 def _round(moment: JsonObject) -> list[str]:
     left, dirty, rate = (
         size_text(float(moment.get(key) or 0))
@@ -144,6 +151,7 @@ _MOMENTS: dict[str, Callable[[JsonObject], list[str]]] = {
     "phase": lambda m: [f"{m.get('phase')}"],
     "round": _round,
     "checks": _checks,
+    "prediction": _prediction,
     "peer": _peer,
     "operator": lambda m: [f"an operator decides: {m.get('does')}"],
     "failure": lambda m: [f"failure ({m.get('code')}): {m.get('text')}"],

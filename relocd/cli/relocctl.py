@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,8 +15,11 @@ from relocd import __version__
 from relocd.cli import commands, console, domainfile, failures, records, render
 from relocd.cli.client import DEFAULT_SOCKET, SOCKET_VARIABLE, Client, JsonObject, socket_path
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS, plain_table
+from relocd.cli.forecast import prediction_text
+from relocd.cli.picture import picture
+from relocd.cli.plot import svg
 from relocd.cli.progress import JsonView, View, view_for
-from relocd.cli.quantities import Rate
+from relocd.cli.quantities import limit_options
 from relocd.errors import RelocdError, UsageError
 
 GROUP_EPILOG = f"""\b
@@ -144,17 +148,26 @@ def info(client: Client, as_json: bool) -> int:
     return answer(as_json, reply, render.info_text(reply))
 
 
+measure_option = click.option(
+    "--measure",
+    is_flag=True,
+    help="Sample guest and link for some three seconds and predict duration, downtime and bytes.",
+)
+
+
 @verb(epilog=f"Exits with {REFUSED} if a check fails. A warning does not stop a relocation.")
+@measure_option
 @domain_argument
 @host_argument
 @port_option
-def check(client: Client, as_json: bool, domain: str, host: str, port: int | None) -> int:
+def check(client: Client, as_json: bool, measure: bool, domain: str, host: str, port: int | None) -> int:
     """Find out whether DOMAIN can move to HOST, without moving it.
 
     Shows every check with its reason, and what to do about those that fail. 'migrate' makes the same checks.
     """
-    preflight = commands.check(client, domain, host, port=port)
-    answer(as_json, preflight.reply, render.preflight_text(preflight, domain, host))
+    preflight = commands.check(client, domain, host, port=port, measure=measure)
+    told = (render.preflight_text(preflight, domain, host), prediction_text(preflight.reply))
+    answer(as_json, preflight.reply, "\n\n".join(filter(None, told)))
     return SUCCESS if preflight.passed else REFUSED
 
 
@@ -177,42 +190,32 @@ step and last, also after a failure, the outcome.
 """,
 )
 @click.option("--live", "-l", is_flag=True, help="Let the guest work while its memory moves.")
+@measure_option
 @domain_argument
 @host_argument
 @port_option
-@click.option("--max-bandwidth", type=Rate(), metavar="RATE", help="Send at most this much. 0: no limit.")
-@click.option(
-    "--max-downtime",
-    type=click.IntRange(1, 60_000),
-    metavar="MS",
-    help="The longest pause to allow if a shorter one does not do.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Give up if it is not decided by then. 0: no limit.",
-)
+@limit_options
 def migrate(
     client: Client,
     as_json: bool,
     live: bool,
+    measure: bool,
     domain: str,
     host: str,
     port: int | None,
-    max_bandwidth: int | None,
-    max_downtime: int | None,
-    timeout: float | None,
+    **limits: Any,
 ) -> int:
     """Move DOMAIN to HOST.
 
     On a terminal a bar shows how far it is; elsewhere a line is printed for every step.
     """
+    if measure:
+        _predict(client, as_json, domain, host, port)
     view: View = JsonView(sys.stdout) if as_json else view_for(domain, host)
     with view:
-        limits = commands.Limits(max_bandwidth, max_downtime, timeout)
+        allowed = commands.Limits(**limits)
         outcome = commands.migrate(
-            client, domain, host, live=live, port=port, limits=limits, on_progress=view.update
+            client, domain, host, live=live, port=port, limits=allowed, on_progress=view.update
         )
     if as_json:
         echo_json(outcome.raw)
@@ -222,6 +225,19 @@ def migrate(
         prefix = "" if outcome.status == INTERRUPTED else "Error: "
         failures.report(outcome.error, outcome.hint, prefix=prefix)
     return outcome.status
+
+
+def _predict(client: Client, as_json: bool, domain: str, host: str, port: int | None) -> None:
+    """Tell what the relocation will take; the daemon puts it into the timeline. No hindrance is one to 'migrate'."""
+    try:
+        reply = commands.check(client, domain, host, port=port, measure=True).reply
+    except RelocdError as error:
+        reply = {"prediction": None, "no_prediction": str(error)}
+    if as_json:
+        keys = ("prediction", "no_prediction")
+        echo_json({"event": "prediction"} | {key: reply.get(key) for key in keys})
+    else:
+        click.echo(prediction_text(reply), err=True)
 
 
 @verb(epilog="A relocation that is decided cannot be cancelled; its domain belongs to the other host.")
@@ -296,17 +312,38 @@ def _ask_whether_sure(as_json: bool, advice: JsonObject) -> None:
 
 @verb()
 @click.option("--limit", "-n", type=click.IntRange(1, 10_000), help="How many at most. Default: 20.")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Draw this one relocation, as SVG: rates, what was left, rounds and the downtime.",
+)
 @click.argument("relocation", required=False)
-def history(client: Client, as_json: bool, limit: int | None, relocation: str | None) -> int:
+def history(
+    client: Client, as_json: bool, limit: int | None, plot_file: Path | None, relocation: str | None
+) -> int:
     """Show how relocations of this host ended, newest first.
 
     RELOCATION, the name or UUID of a domain, shows only those; a relocation's id shows that one with its
     timeline: phases, checks, rounds, rates, and why it ended as it did.
     """
     found = commands.history(client, relocation, limit)
+    if plot_file is not None:
+        _draw(found, plot_file)
     if any("timeline" in row for row in found):
         return answer(as_json, found, "\n\n".join(map(records.history_text, found)))
     return answer(as_json, found, records.history_table(found))
+
+
+def _draw(found: list[JsonObject], file: Path) -> None:
+    if file.suffix.lower() != ".svg":
+        raise UsageError(f"--plot writes SVG, and '{file}' does not end in .svg.", hint="Name it so.")
+    text = svg(picture(found))
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot write {file}: {error.strerror}.") from None
 
 
 @verb()

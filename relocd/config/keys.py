@@ -177,6 +177,14 @@ SECTIONS = (
                 "How many rounds a live relocation may take. After the last one it ends with the longest pause "
                 "allowed if that is enough; if not it is given up, and the domain goes on here. 0 means no limit.",
             ),
+            Key(
+                "xen-relocation-direct-placement",
+                "direct_placement",
+                Flag(),
+                "Whether the memory of an arriving domain is written straight into its place, which is faster. The "
+                "domain's memory is then shared memory, also later on, and huge pages serve it only if "
+                "/sys/kernel/mm/transparent_hugepage/shmem_enabled allows that. With no, the hypervisor loads it.",
+            ),
         ),
     ),
     Section(

@@ -56,6 +56,7 @@ class Config:
     max_duration_s: float = 0.0  # 0: no limit
     max_rounds: int = 0  # 0: no limit
     throttle: bool = False
+    direct_placement: bool = True
     switchover_timeout_s: float = 10.0
     connect_timeout_s: float = 10.0
     handshake_timeout_s: float = 5.0

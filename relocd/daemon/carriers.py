@@ -25,6 +25,7 @@ from relocd.carrier.control import (
     Event,
     FileSpec,
     Limit,
+    Memory,
     Quit,
     Receive,
     Send,
@@ -33,6 +34,7 @@ from relocd.carrier.control import (
     parse_event,
 )
 from relocd.config import Config
+from relocd.drivers.base import GuestMemory
 from relocd.errors import ProtocolError, StreamError
 from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
@@ -106,6 +108,13 @@ class Carrier:
         specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
         descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
         self._command(Receive(len(lanes), specs), descriptors)
+
+    def place_into(self, memory: GuestMemory) -> None:
+        """Place pages there instead of in the stream, which is to come after this. Closes the descriptor."""
+        try:
+            self._command(Memory(memory.block, memory.size_bytes), [memory.descriptor])
+        finally:
+            os.close(memory.descriptor)
 
     def stream(self, stream: socket.socket) -> None:
         """Here is the hypervisor's stream. The caller may close its own descriptor afterwards."""

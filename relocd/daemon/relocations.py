@@ -18,6 +18,7 @@ from relocd.daemon.bandwidth import Bandwidth
 from relocd.daemon.connect import Peer, connect, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.measure import Measurements
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
 from relocd.daemon.target import TargetRelocation
@@ -25,6 +26,7 @@ from relocd.drivers.base import DomainChanged
 from relocd.errors import BadState, UsageError
 from relocd.handover.machine import Failure
 from relocd.handover.record import Mark, Record, Role
+from relocd.handover.timeline import MomentKind
 from relocd.host import bootstore, facts
 from relocd.model import DomainConfig, DomainState, DomainStatus
 from relocd.preflight.facts import TargetFacts
@@ -69,6 +71,7 @@ class Relocations:
         self._sources: dict[UUID, SourceRelocation] = {}
         self._targets: dict[UUID, TargetRelocation] = {}
         self._bandwidth = Bandwidth(lambda: self.context.config.host_bandwidth_bytes_s)
+        self.measurements = Measurements(context)
         context.driver.subscribe(self._domain_changed)
 
     def hello(self) -> Hello:
@@ -89,6 +92,9 @@ class Relocations:
         record = beginnings.outgoing(domain.config, peer, live=live, was_paused=was_paused)
         relocation = SourceRelocation(self.context, record, peer.host, Controls(terms, self._bandwidth))
         self._register(relocation)
+        predicted = self.measurements.recent(domain.uuid, peer)
+        if predicted is not None:
+            relocation.note(MomentKind.PREDICTION, **predicted)
         relocation.begin()
         return relocation
 
@@ -289,6 +295,7 @@ class Relocations:
 
     async def stop(self) -> None:
         """End what is not decided: those domains stay where they are. The rest is seen through at the next start."""
+        self.measurements.stop()
         why = Failure("cancelled", "relocd is being stopped", "Start it again and repeat the relocation.")
         ending = [relocation.over for relocation in self._all() if relocation.cancel(why)]
         try:

@@ -167,14 +167,18 @@ class Report:
 
     def ended(self, kind: OutcomeKind, failure: Failure | None) -> dict[str, object]:
         """Fix the outcome and return it; ``finish`` hands it to those who wait."""
-        downtime = None
+        now = time.monotonic()
+        downtime = release = None
         if self._paused is not None and self._resumed is not None:
             downtime = round((self._resumed - self._paused) * 1000, 1)
+        if self._resumed is not None:
+            release = round(now - self._resumed, 3)
         outcome: dict[str, object] = {
             "outcome": kind.value,
             **self._facts,
             "rounds": self.rounds,
-            "duration_s": round(self.elapsed_s, 3),
+            "duration_s": round((self._resumed or now) - self._began, 3),
+            "release_s": release,
             "downtime_ms": downtime,
             "bytes_sent": self._carried[-1].wire_bytes,
             "pages": self._pages,

@@ -1,4 +1,4 @@
-"""What a peer's connection turns out to be: a person, an old xm, a dialogue, a lane, or a question."""
+"""What a peer's connection turns out to be: a person, an old xm, a dialogue, a lane, a measurement, or a question."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from relocd.wire.messages import (
     Help,
     Inquire,
     Lane,
+    Measure,
     Message,
     Problem,
     Propose,
@@ -59,9 +60,11 @@ class Session:
                 self._hello(message)
             case Lane():
                 self._lane(message)
+            case Measure() if self._peer is not None:
+                self._measure(message)
             case Propose() | Inquire() if self._peer is not None:
                 self._work(message, self._peer)
-            case Propose() | Inquire():
+            case Propose() | Inquire() | Measure():
                 self._dialogue.breach(ProtocolError("say hello first"))
             case Abort():
                 self._dialogue.close()
@@ -93,6 +96,14 @@ class Session:
             sock.close()
         else:
             taker(sock)
+
+    def _measure(self, wish: Measure) -> None:
+        """Hand the connection to a measurement. Nothing may follow the line before our answer."""
+        if self._dialogue.pending_bytes:
+            self._dialogue.breach(ProtocolError("bytes to be measured came before they were asked for"))
+            return
+        self._dialogue.listen(_ignore, _ignore)
+        self._relocations.measurements.serve(wish, self._dialogue)
 
     def _work(self, message: Propose | Inquire, peer: Hello) -> None:
         handle = self._relocations.propose if isinstance(message, Propose) else self._relocations.inquire

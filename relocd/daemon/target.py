@@ -193,6 +193,9 @@ class TargetRelocation(Runner[TargetEffect]):
         with stream:
             if self._carrier is None:
                 raise StreamError("the carrier is gone")
+            memory = self._incoming.memory()
+            if memory is not None:
+                self._carrier.place_into(memory)
             self._carrier.stream(stream)
         self._spawn(self._watch_loaded(), "loading")
         self._event(TargetEvent.LISTENING)

@@ -166,7 +166,13 @@ async def _check(desk: Desk, request: Request) -> Fields:
     peer = Peer(request.text("host"), request.port(desk.context.config.relocation_port))
     checks = await desk.relocations.check(domain.config, peer)
     rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text, "remedy": c.remedy} for c in checks]
-    return {"passed": not failures(checks), "checks": rows}
+    told = {"passed": not failures(checks), "checks": rows}
+    return told | (await _forecast(desk, domain, peer) if request.flag("measure") else {})
+
+
+async def _forecast(desk: Desk, domain: DomainStatus, peer: Peer) -> Fields:
+    forecast = await desk.relocations.measurements.forecast(domain, peer)
+    return {"prediction": forecast.prediction, "no_prediction": forecast.reason}
 
 
 async def _migrate(desk: Desk, request: Request) -> Fields:

@@ -19,7 +19,7 @@ from uuid import UUID
 from attrs import frozen
 
 from relocd.config import Config
-from relocd.model import DomainConfig, DomainState, DomainStatus, HypervisorFacts, Progress
+from relocd.model import DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load, Progress
 
 
 @frozen
@@ -42,6 +42,19 @@ class DomainChanged:
     uuid: UUID
     state: DomainState | None
     reason: str = ""
+
+
+@frozen
+class GuestMemory:
+    """The main memory of a domain that is being received, as a file that the hypervisor has mapped.
+
+    ``block`` is what the hypervisor's stream calls it. Pages of this block that are written into the file need not be
+    in the stream. The file cannot shrink. Whoever is given this owns the descriptor and must close it.
+    """
+
+    block: str
+    size_bytes: int
+    descriptor: int
 
 
 class Outgoing(Protocol):
@@ -106,6 +119,10 @@ class Incoming(Protocol):
         Boot files must be in the store before.
         """
 
+    def memory(self) -> GuestMemory | None:
+        """The guest's memory, to place pages in; None if the whole stream is needed. To be asked once, after
+        ``prepare``."""
+
     async def loaded(self) -> None:
         """Return once the hypervisor has loaded the whole stream and could run the domain at once.
 
@@ -165,6 +182,12 @@ class Driver(Protocol):
         """The unix stream socket of the domain's console.
 
         What it says is kept in the log directory, in ``console-UUID.log``, up to the limit of the configuration.
+        """
+
+    async def measure(self, uuid: UUID) -> Load:
+        """Sample for some seconds what a domain does to its memory. Its guest does not notice.
+
+        Raises BadState for a domain that is being relocated.
         """
 
     def outgoing(self, uuid: UUID) -> Outgoing:

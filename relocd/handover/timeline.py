@@ -16,6 +16,7 @@ class MomentKind(enum.StrEnum):
     ROUND = "round"  # another pass over the dirty pages
     VERDICT = "verdict"  # whether it converges, and what is done about it
     CHECKS = "checks"  # the preflight's verdicts
+    PREDICTION = "prediction"  # what was predicted shortly before it began
     PEER = "peer"  # the other host was asked what it knows
     OPERATOR = "operator"  # somebody cancelled or resolved
     FAILURE = "failure"  # why it ends

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from relocd.errors import StreamError
 from relocd.pages.items import PAGE_SIZE, Buffer, Item, Numbers, Octets, PageRun, Span, ZeroRun
 from relocd.pages.limits import BATCH_BYTES_MAX
+from relocd.pages.ranges import stretches
 
 TARGET_BYTES: Final = 256 << 10
 """Contents of a batch [bytes]: enough for a compressor to work on, and 2 ms on a link of 1 Gbit/s."""
@@ -53,6 +54,11 @@ class BatchBuilder:
     def empty(self) -> bool:
         """Whether nothing was added yet."""
         return not self._items
+
+    @property
+    def worth_sending(self) -> bool:
+        """Whether it is at least half full. To fill it up a run would be cut, and then cost twice."""
+        return self._contents >= TARGET_BYTES // 2 or self.zero_pages >= ZERO_PAGES_MAX // 2
 
     def add(self, item: Item) -> Item | None:
         """Copy an item in, or that part of it for which there is room; return the rest, if any."""
@@ -174,6 +180,8 @@ class _BatchReader:
             raise StreamError(f"a batch announces {total} pages where {limit} are possible")
         if starts.max() >= _PAGE_NUMBERS or (starts + counts).max() > _PAGE_NUMBERS:
             raise StreamError("a batch has a page number that no guest can have")
+        if count == 1:
+            return np.arange(starts[0], starts[0] + counts[0], dtype=np.uint64)
         before = counts.cumsum() - counts
         return np.repeat(starts - before, counts.astype(np.intp)) + np.arange(total, dtype=np.uint64)
 
@@ -191,15 +199,10 @@ class _BatchReader:
 
 
 def _ranges(numbers: Numbers) -> npt.NDArray[np.void]:
-    """Ascending stretches of page numbers, in the order given."""
-    breaks = np.flatnonzero(np.diff(numbers) != 1)
-    ranges = np.empty(len(breaks) + 1, _RANGE)
-    if len(breaks):
-        first = np.concatenate(([0], breaks + 1))
-        ranges["start"] = numbers[first]
-        ranges["count"] = np.diff(first, append=len(numbers))
-    else:
-        ranges[0] = numbers[0], len(numbers)
+    """Ascending stretches of page numbers, in the order given, as they are written down."""
+    starts, counts = stretches(numbers)
+    ranges = np.empty(len(starts), _RANGE)
+    ranges["start"], ranges["count"] = starts, counts
     return ranges
 
 

@@ -1,6 +1,6 @@
 """Whether to compress a batch, and how hard: decided by what was measured, not by what was expected.
 
-Three levels are known: 0 (as it is), 1 and 3 of zstd. For each the choice knows the rate at which it moved
+Four levels are known: 0 (as it is), -5, 1 and 3 of zstd. For each the choice knows the rate at which it moved
 content lately, waiting for the hypervisor not counted. It stays with the best and tries another one now and
 then, less and less often while the answer stays the same. When two are about as fast the cheaper one wins, so
 a link that is faster than the compressor gets raw pages, and so does a target that cannot take more anyway.
@@ -14,9 +14,10 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-LEVELS: Final = (0, 1, 3)
-"""zstd 1 is the best at most link speeds; 3 pays on slow links only. Below 1 (-1, -5) nothing was gained."""
-_START: Final = 1
+LEVELS: Final = (0, -5, 1, 3)
+"""From cheap to dear. zstd 1 fits most content; -5 takes half the time and is as good where content repeats
+in long stretches; 3 pays on slow links only."""
+_START: Final = 2
 
 WORTH_BYTES: Final = 512
 """Smaller payloads are not worth a compressor's start."""
@@ -26,18 +27,21 @@ bytes."""
 DENSE_SKIP_MAX: Final = 16
 """After dense batches, at most this many go raw before the next one is tried."""
 
-SETTLE_BYTES: Final = 1 << 20
-SETTLE_S: Final = 0.02
+SETTLE_BYTES: Final = 2 << 20
+SETTLE_S: Final = 0.01
 """After a change of level this much content or time, whichever is first, does not count: buffers fill or drain."""
-WINDOW_BYTES: Final = 4 << 20
+WINDOW_BYTES: Final = 16 << 20
 WINDOW_S: Final = 0.1
-"""A measurement ends after this much content or time, whichever is first."""
+"""A measurement ends after this much content or time, whichever is first. A shorter one would mostly see what else
+the processors do just then."""
 HOPELESS: Final = 0.5
 HOPELESS_S: Final = 0.01
 """A trial that reaches less than this part of the rate so far, for this long, is not worth its time."""
 HOLD_BYTES: Final = 16 << 20
 HOLD_BYTES_MAX: Final = 2 << 30
-"""Content between two trials: at first, and after many trials that changed nothing (it doubles)."""
+HOLD_GROWTH: Final = 4
+"""Content between two trials: at first, at most, and how it grows with each trial that changed nothing (twice over
+with one that was hopeless)."""
 CHEAPER_IS_ENOUGH: Final = 0.9
 DEARER_MUST_GAIN: Final = 1.1
 CHANGED: Final = 0.5
@@ -137,9 +141,12 @@ class _Ladder:
             self._hold_bytes = HOLD_BYTES
             self._home_rate = rate
             self._home = self._at
+            beyond = self._home + (1 if self._upwards else -1)  # what helped may help once more
+            self._go(beyond if 0 <= beyond < len(LEVELS) else self._home)
         else:
-            self._hold_bytes = min(2 * self._hold_bytes, HOLD_BYTES_MAX)
-        self._go(self._home)
+            growth = HOLD_GROWTH**2 if rate < HOPELESS * self._home_rate else HOLD_GROWTH
+            self._hold_bytes = min(growth * self._hold_bytes, HOLD_BYTES_MAX)
+            self._go(self._home)
 
     def _try_another(self) -> None:
         self._upwards = not self._upwards if 0 < self._home < len(LEVELS) - 1 else self._home == 0

@@ -39,6 +39,7 @@ class QemuDecoder:
         self._pass_then: _Step = self._section
         self._ram_section: int | None = None
         self._last_part = False
+        self._memory_ended = False
         self._unlisted_bytes = 0
         self._blocks: dict[str, int] = {}
         self._block: str | None = None
@@ -52,6 +53,19 @@ class QemuDecoder:
     def opaque(self) -> bool:
         """Whether understanding has ended: only spans come from now on."""
         return self._step == self._rest
+
+    @property
+    def lost(self) -> bool:
+        """Whether there was something among guest memory, or before it, that is not understood.
+
+        False at the end of a healthy stream, where understanding ends on purpose.
+        """
+        return self.opaque and not self._memory_ended
+
+    @property
+    def memory_ended(self) -> bool:
+        """Whether all guest memory is through: what follows is device state."""
+        return self._memory_ended
 
     def decode(self, buffer: Buffer) -> tuple[list[Item], int]:
         """Decode what came next; return items, which refer to ``buffer``, and how many bytes they stand for.
@@ -180,6 +194,7 @@ class QemuDecoder:
         if flags in (fmt.PAGE, fmt.ZERO):
             return self._named(view, position, word)
         if word == fmt.END_OF_PAYLOAD:
+            self._memory_ended = self._last_part
             self._step = self._rest if self._last_part else self._section
             return position + fmt.WORD.size, None
         if flags == fmt.MEM_SIZE and not self._blocks and word != flags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -14,6 +15,7 @@ from relocd.sxp import Atom, Node, SList, Value, dumps, parse_one
 MAX_TEXT = 1000
 
 T = TypeVar("T")
+Word = TypeVar("Word", bound=enum.StrEnum)
 
 _HEX = re.compile(r"[0-9a-f]{2,128}")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\U0010ffff]+")
@@ -94,6 +96,20 @@ class Fields:
         if len(values) > limit or not all(isinstance(value, Atom) for value in values):
             raise ProtocolError(f"'{self.message}': '{key}' must hold at most {limit} words")
         return tuple(printable(str(value)) for value in values)
+
+    def pair(self, key: str) -> tuple[str, str]:
+        """Exactly two texts."""
+        values = self.texts(key, 2)
+        if len(values) != 2:
+            raise ProtocolError(f"'{self.message}': '{key}' must hold two words")
+        return values[0], values[1]
+
+    def word(self, key: str, kind: type[Word]) -> Word:
+        """One of an enumeration."""
+        try:
+            return kind(self.text(key))
+        except ValueError:
+            raise ProtocolError(f"'{self.message}': bad value for '{key}'") from None
 
     def records(self, key: str, width: int, limit: int) -> tuple[tuple[str, ...], ...]:
         """Lists of exactly ``width`` texts, at most ``limit`` of them."""

@@ -16,6 +16,11 @@
     (inquire ...)                     <->     (standing ...)     after a lost connection: what was decided?
     (abort ...)                       <->     (abort ...)        before the commit only
 
+    a connection of its own: hello, hello, then
+    (measure ...)                     ->
+                                      <-      (ready)            then bytes without meaning
+                                      <-      (measured ...)
+
 ``encode`` and ``decode`` are each other's opposite; the table at the end is the whole protocol.
 """
 
@@ -23,7 +28,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TypeVar
 from uuid import UUID
 
 from attrs import frozen
@@ -31,8 +35,9 @@ from attrs import frozen
 from relocd.domain.record import from_sxp, to_sxp
 from relocd.errors import ProtocolError
 from relocd.model import DomainConfig
-from relocd.preflight.result import Check, Verdict
+from relocd.preflight.result import Check
 from relocd.sxp import Value
+from relocd.wire.checks import check_rows, read_checks
 from relocd.wire.fields import Fields, checked, read_line, to_number, write_line
 
 #: Protocol versions spoken here, lowest and highest. One version back keeps working.
@@ -40,11 +45,15 @@ PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 
 #: Features this version offers. Both sides use those that both named.
-FEATURES: tuple[str, ...] = ("boot-files", "lanes", "zstd")
+FEATURES: tuple[str, ...] = ("boot-files", "lanes", "measure", "zstd")
 
 MAX_LANES = 16
-MAX_CHECKS = 64
 MAX_SIZE_BYTES = 1 << 50
+
+#: Of a measurement of the link, at most.
+MAX_MEASURE_BYTES = 1 << 27
+MAX_MEASURE_MS = 2000
+
 Rows = tuple[tuple[Value, ...], ...]
 
 
@@ -197,6 +206,22 @@ class Standing:
 
 
 @frozen
+class Measure:
+    """After ``ready``, bytes without meaning follow: so many, and for so long, at most. Needs the feature."""
+
+    size_bytes: int
+    duration_ms: int
+
+
+@frozen
+class Measured:
+    """How many of them came in what time; a slow beginning does not count."""
+
+    size_bytes: int
+    duration_us: int
+
+
+@frozen
 class Abort:
     """The sender has ended the relocation. Only before the commit."""
 
@@ -230,6 +255,8 @@ Message = (
     | Resumed
     | Inquire
     | Standing
+    | Measure
+    | Measured
     | Abort
     | Problem
 )
@@ -271,50 +298,18 @@ def _flag(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _check_rows(checks: tuple[Check, ...]) -> tuple[tuple[str, ...], ...]:
-    return tuple((check.name, check.verdict.value, check.text, check.remedy) for check in checks)
-
-
-def _read_checks(fields: Fields) -> tuple[Check, ...]:
-    def verdict(word: str) -> Verdict:
-        try:
-            return Verdict(word)
-        except ValueError:
-            raise ProtocolError(f"'{word}' is no verdict") from None
-
-    rows = fields.records("checks", 4, MAX_CHECKS)
-    return tuple(Check(name, verdict(word), text, remedy) for name, word, text, remedy in rows)
-
-
-_Word = TypeVar("_Word", bound=enum.StrEnum)
-
-
-def _word(fields: Fields, key: str, kind: type[_Word]) -> _Word:
-    try:
-        return kind(fields.text(key))
-    except ValueError:
-        raise ProtocolError(f"'{fields.message}': bad value for '{key}'") from None
-
-
 def _hello(f: Fields) -> Hello:
-    low, high = (to_number(text, 1, 10_000, "protocol version") for text in _pair(f, "protocol"))
+    low, high = (to_number(text, 1, 10_000, "protocol version") for text in f.pair("protocol"))
     return Hello(
         f.text("software"), f.text("host"), f.number("port", 0, 65535), low, high, f.texts("features", 64)
     )
-
-
-def _pair(f: Fields, key: str) -> tuple[str, str]:
-    values = f.texts(key, 2)
-    if len(values) != 2:
-        raise ProtocolError(f"'{f.message}': '{key}' must hold two words")
-    return values[0], values[1]
 
 
 def _propose(f: Fields) -> Propose:
     f.check_mandatory(("relocation", "intent", "live", "paused", "lanes", "domain"))
     return Propose(
         f.uuid("relocation"),
-        _word(f, "intent", Intent),
+        f.word("intent", Intent),
         f.flag("live"),
         f.flag("paused"),
         f.number("lanes", 1, MAX_LANES),
@@ -325,7 +320,7 @@ def _propose(f: Fields) -> Propose:
 def _accept(f: Fields) -> Accept:
     needed = f.texts("needed", 8)
     return Accept(
-        f.uuid("relocation"), f.hex("token"), f.number("lanes", 1, MAX_LANES), needed, _read_checks(f)
+        f.uuid("relocation"), f.hex("token"), f.number("lanes", 1, MAX_LANES), needed, read_checks(f)
     )
 
 
@@ -371,15 +366,15 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
             ("token", m.token),
             ("lanes", m.lanes),
             ("needed", *m.needed),
-            ("checks", *_check_rows(m.checks)),
+            ("checks", *check_rows(m.checks)),
         ),
         _accept,
     ),
-    Refuse: ("refuse", lambda m: (("checks", *_check_rows(m.checks)),), lambda f: Refuse(_read_checks(f))),
+    Refuse: ("refuse", lambda m: (("checks", *check_rows(m.checks)),), lambda f: Refuse(read_checks(f))),
     Verdicts: (
         "verdict",
-        lambda m: (("checks", *_check_rows(m.checks)),),
-        lambda f: Verdicts(_read_checks(f)),
+        lambda m: (("checks", *check_rows(m.checks)),),
+        lambda f: Verdicts(read_checks(f)),
     ),
     Lane: (
         "lane",
@@ -413,7 +408,19 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
     Standing: (
         "standing",
         lambda m: (("relocation", str(m.relocation)), ("decision", m.decision.value)),
-        lambda f: Standing(f.uuid("relocation"), _word(f, "decision", Decision)),
+        lambda f: Standing(f.uuid("relocation"), f.word("decision", Decision)),
+    ),
+    Measure: (
+        "measure",
+        lambda m: (("bytes", m.size_bytes), ("milliseconds", m.duration_ms)),
+        lambda f: Measure(
+            f.number("bytes", 1, MAX_MEASURE_BYTES), f.number("milliseconds", 1, MAX_MEASURE_MS)
+        ),
+    ),
+    Measured: (
+        "measured",
+        lambda m: (("bytes", m.size_bytes), ("microseconds", m.duration_us)),
+        lambda f: Measured(f.number("bytes", 0, MAX_SIZE_BYTES), f.number("microseconds", 0, 1 << 40)),
     ),
     Abort: (
         "abort",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import select
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,24 @@ def test_the_last_byte_does_not_wait_for_more() -> None:
         for piece in (b"QEVM\0\0\0\3", b"\x08\0\x01\0\0", b"opaque", b"x"):
             both.out.sendall(piece)
             assert both.back.recv(100) == piece
+
+
+def test_a_hypervisor_that_pauses_inside_of_a_record_has_not_ended() -> None:
+    """Longer than anybody waits for the rest of a batch: what is there is not a whole record, so nothing can go."""
+    stream = mixed(3)
+    cuts = (5000, 5100, 5200)  # inside of the second page
+    with pair() as both:
+        both.connect()
+        both.expect_files()
+        both.start()
+        out = b""
+        for before, cut in itertools.pairwise((0, *cuts)):
+            both.out.sendall(stream[before:cut])
+            while select.select([both.back], [], [], 0.1)[0]:
+                out += both.back.recv(1 << 20)
+        write_and_close(both.out, [stream[cuts[-1] :]])
+        assert out + read_to_end(both.back) == stream
+        both.expect_end()
 
 
 def test_the_return_path_is_relayed_with_its_end() -> None:

@@ -59,6 +59,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(xen-relocation-max-duration 90.5)", "max_duration_s", 90.5),
     ("(xen-relocation-max-rounds 30)", "max_rounds", 30),
     ("(xen-relocation-throttle yes)", "throttle", True),
+    ("(xen-relocation-direct-placement no)", "direct_placement", False),
     ("(xen-relocation-switchover-timeout 2.5)", "switchover_timeout_s", 2.5),
     ("(xen-relocation-connect-timeout 3)", "connect_timeout_s", 3.0),
     ("(xen-relocation-handshake-timeout 0.1)", "handshake_timeout_s", 0.1),

@@ -131,3 +131,30 @@ def test_a_restart_of_the_driver_finds_every_domain_as_it_was(rig: Rig) -> None:
 def _state(host: Host, uuid: UUID) -> DomainState | None:
     status = call(host.driver.get, uuid)
     return status.state if status else None
+
+
+def test_what_a_guest_does_to_its_memory_is_measured_and_nobody_notices(rig: Rig) -> None:
+    config = rig.config()
+    uuid = run(rig.a.driver.create(config)).uuid
+    load = run(rig.a.driver.measure(uuid))
+    one, two = load.dirtied_bytes
+    assert 0 <= one <= two
+    assert 0 <= load.in_use_bytes <= config.memory_mib << 20
+    assert _state(rig.a, uuid) is DomainState.RUNNING
+    run(rig.a.driver.pause(uuid))
+    paused = run(rig.a.driver.measure(uuid))
+    assert paused.dirtied_bytes == (0, 0)
+    assert paused.in_use_bytes > 0
+    assert _state(rig.a, uuid) is DomainState.PAUSED
+    assert rig.a.heard == []
+
+
+def test_a_domain_that_is_not_this_hosts_own_is_not_measured(rig: Rig) -> None:
+    with pytest.raises(UnknownDomain):
+        run(rig.a.driver.measure(uuid4()))
+    incoming = call(rig.a.driver.incoming, run(rig.b.driver.create(rig.config())).config)
+    run(incoming.prepare()).close()
+    (uuid,) = (status.uuid for status in call(rig.a.driver.list))
+    with pytest.raises(BadState):
+        run(rig.a.driver.measure(uuid))
+    run(incoming.discard())

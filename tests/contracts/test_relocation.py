@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,20 @@ def test_what_is_not_loaded_does_not_run_and_what_is_owned_is_not_discarded(rig:
         run(move.incoming.discard())
     with pytest.raises(BadState, match="not on its way"):
         run(call(rig.b.driver.outgoing, move.config.uuid).release())
+    assert move.states() == (GONE, RUNNING)
+
+
+def test_the_guests_memory_is_given_away_once_and_cannot_be_taken_away_again(rig: Rig) -> None:
+    """Or not at all: then the stream is all that a driver needs."""
+    move = Move(rig.a, rig.b, create(rig)).to("prepared")
+    memory = call(move.incoming.memory)
+    assert call(move.incoming.memory) is None
+    if memory is not None:
+        assert os.fstat(memory.descriptor).st_size == memory.size_bytes >= move.config.memory_mib << 20
+        with pytest.raises(PermissionError):
+            os.ftruncate(memory.descriptor, 0)
+        os.close(memory.descriptor)
+    move.complete()
     assert move.states() == (GONE, RUNNING)
 
 

@@ -28,7 +28,7 @@ class Shell:
         ours, theirs = socket.socketpair()
         self.stream = ours
         argv = ["/bin/sh", "-c", script, "-uuid", str(self.uuid), f"path={self.console}"]
-        self.identity = spawn(argv, log=self.log, descriptor=theirs.fileno())
+        self.identity = spawn(argv, log=self.log, descriptors=[theirs.fileno()])
         theirs.close()
         self.process = call(Process, self.identity)
 
@@ -62,6 +62,19 @@ def test_it_has_its_own_session_and_only_the_descriptors_it_was_given(shell: She
     assert os.getsid(pid) == pid
     descriptors = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
     assert descriptors == {0, 1, 2, INHERITED_FD}
+
+
+def test_it_gets_descriptors_in_the_order_given_whatever_their_numbers_are_here(tmp_path: Path) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    ends = sorted((writing for _, writing in pipes), reverse=True)
+    script = f"echo first >&{INHERITED_FD}; echo second >&{INHERITED_FD + 1}"
+    identity = spawn(["/bin/sh", "-c", script], log=tmp_path / "log", descriptors=ends)
+    os.waitid(os.P_PID, identity.pid, os.WEXITED)
+    said = {writing: os.read(reading, 100) for reading, writing in pipes}
+    for pipe in pipes:
+        for end in pipe:
+            os.close(end)
+    assert said == {ends[0]: b"first\n", ends[1]: b"second\n"}
 
 
 def test_descriptors_that_we_were_started_with_stay_here(tmp_path: Path) -> None:
@@ -127,7 +140,7 @@ def test_what_it_uses_is_counted(shell: Shell) -> None:
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="cannot start /none"):
-        spawn(["/none"], log=tmp_path / "log", descriptor=0)
+        spawn(["/none"], log=tmp_path / "log", descriptors=[0])
 
 
 def test_a_scope_only_where_systemd_runs_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

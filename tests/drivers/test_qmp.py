@@ -36,7 +36,7 @@ class Qemu:
             ),
         ]
         with listening(path) as listener:
-            self.process = call(Process, spawn(argv, log=directory / "log", descriptor=listener.fileno()))
+            self.process = call(Process, spawn(argv, log=directory / "log", descriptors=[listener.fileno()]))
         try:
             self.monitor = run(Monitor.connect(path, name="web"))
         except MonitorLost:

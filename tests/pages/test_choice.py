@@ -7,6 +7,7 @@ from attrs import define
 from relocd.pages.choice import DENSE_SKIP_MAX, HOLD_BYTES_MAX, WORTH_BYTES, Choice, Compression
 
 BATCH = 256 << 10
+COST = {-5: 0.4, 1: 1.0, 3: 3.0}
 GIGABIT = 118e6
 
 
@@ -18,6 +19,7 @@ class Way:
     target: float = 1e12
     ratio: float = 0.3
     compressor: float = 3e9
+    loose: float = 0.05
     idle_share: float = 0.0
     clock_s: float = 0.0
     idle_s: float = 0.0
@@ -30,8 +32,8 @@ class Way:
             wire = BATCH
             busy = BATCH / self.target
             if level:
-                wire = int(BATCH * (self.ratio - 0.01 * level))
-                busy = max(busy, level * BATCH / self.compressor)
+                wire = int(BATCH * (self.ratio + (self.loose if level < 0 else -0.01 * level)))
+                busy = max(busy, COST[level] * BATCH / self.compressor)
                 wire = wire if choice.shrunk(BATCH, wire) else BATCH
             busy = max(busy, wire / self.link)
             idle = busy * self.idle_share
@@ -59,6 +61,16 @@ def test_a_target_slower_than_both_gets_raw_pages() -> None:
 def test_a_slow_link_gets_more_compression_if_that_gains() -> None:
     went = Way(12e6, ratio=0.10).move(Choice(Compression.AUTO), 1 << 30)
     assert went[3] > went[1]
+
+
+def test_the_quickest_compression_is_taken_where_it_is_as_good() -> None:
+    went = Way(GIGABIT, loose=0.0).move(Choice(Compression.AUTO), 1 << 30)
+    assert went[-5] > 0.9 * (1 << 30)
+
+
+def test_a_processor_slower_than_the_link_gets_the_quickest_compression() -> None:
+    went = Way(200e6, compressor=0.3e9).move(Choice(Compression.AUTO), 1 << 30)
+    assert went[-5] > 0.9 * (1 << 30)
 
 
 def test_a_source_that_pauses_changes_nothing() -> None:

@@ -25,6 +25,8 @@ from relocd.wire.messages import (
     Inquire,
     Intent,
     Lane,
+    Measure,
+    Measured,
     Message,
     Prepared,
     Problem,
@@ -77,6 +79,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Prepared, hexes, sizes),
     st.builds(Inquire, st.uuids(), hexes),
     st.builds(Standing, st.uuids(), st.sampled_from(Decision)),
+    st.builds(Measure, st.integers(1, 1 << 27), st.integers(1, 2000)),
+    st.builds(Measured, sizes, st.integers(0, 1 << 40)),
     st.builds(Abort, words, texts),
     st.builds(Problem, words, texts),
 )

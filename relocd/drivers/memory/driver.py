@@ -11,13 +11,13 @@ from attrs import evolve
 from twisted.internet.threads import deferToThread
 
 from relocd.config import Config
-from relocd.drivers.base import DomainChanged, DriverPaths
+from relocd.drivers.base import DomainChanged, DriverPaths, GuestMemory
 from relocd.drivers.memory.guest import PAGE_BYTES, Guest
 from relocd.drivers.memory.host import Host, MemoryDomain, Role, Step, host_at
-from relocd.drivers.memory.transfer import COMPLETED, PAUSED, Transfer
+from relocd.drivers.memory.transfer import COMPLETED, DIRTY_PAGES, PAUSED, Transfer
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
-from relocd.model import Accelerator, DomainConfig, DomainStatus, HypervisorFacts, Progress
+from relocd.model import Accelerator, DomainConfig, DomainStatus, HypervisorFacts, Load, Progress
 
 DRIVER = "memory"
 MACHINE = "memory-1"
@@ -92,6 +92,12 @@ class MemoryDriver:
 
     async def destroy(self, uuid: UUID) -> None:
         del self._host.domains[self._own(uuid).config.uuid]
+
+    async def measure(self, uuid: UUID) -> Load:
+        """A guest that runs writes to the same few pages all the time."""
+        guest = self._own(uuid).guest
+        dirtied_bytes = min(DIRTY_PAGES, len(guest.versions)) * PAGE_BYTES if guest.running else 0
+        return Load((dirtied_bytes, dirtied_bytes), len(guest.versions) * PAGE_BYTES)
 
     def outgoing(self, uuid: UUID) -> MemoryOutgoing:
         return MemoryOutgoing(self._host, uuid)
@@ -248,6 +254,9 @@ class MemoryIncoming:
             domain.guest, theirs, check=lambda step: self._host.check(Step(step))
         )
         return ours
+
+    def memory(self) -> GuestMemory | None:
+        return None
 
     async def loaded(self) -> None:
         transfer = self._domain().transfer

@@ -15,7 +15,8 @@ from relocd.errors import DriverError
 ACTIVE, PAUSED, COMPLETED, FAILED = "active", "paused", "completed", "failed"
 
 _MAX_ROUNDS = 3
-_DIRTY_PAGES = 16  # what a running guest writes during a round
+#: What a running guest writes during a round: always the same pages.
+DIRTY_PAGES = 16
 _RESTLESS_ROUND_S = 0.02  # how long it takes to send what a restless guest has written
 
 Check = Callable[[str], None]
@@ -113,7 +114,7 @@ class Transfer:
             self.round_bytes = len(guest.dirty) * PAGE_BYTES
             pages, guest.dirty = sorted(guest.dirty), set()
             await stream.send_pages(self._write, guest, pages)
-            guest.work(_DIRTY_PAGES)
+            guest.work(DIRTY_PAGES)
             if not self._fits():
                 await asyncio.sleep(_RESTLESS_ROUND_S)
         check("stream")

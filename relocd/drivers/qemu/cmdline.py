@@ -37,6 +37,9 @@ _DISK_FORMATS = frozenset({"raw", "qcow2"})
 #: states.
 FAMILIES = {"pc-q35-": ("pcie.0", "ICH9-LPC"), "pc-i440fx-": ("pci.0", "PIIX4_PM")}
 
+#: What QEMU and its stream call the main memory of these machines.
+MEMORY_BLOCK = "pc.ram"
+
 
 @frozen
 class DiskAccess:
@@ -53,7 +56,8 @@ class DiskAccess:
 class Launch:
     """What a start of QEMU needs besides the domain's configuration. Paths are absolute.
 
-    ``monitor_fd`` is a listening unix socket that QEMU inherits. ``taps`` and ``disks`` follow the order of
+    ``monitor_fd`` is a listening unix socket that QEMU inherits; so is ``memory_fd``, a file of memory_bytes() for
+    the guest's memory, or None for memory that is QEMU's own. ``taps`` and ``disks`` follow the order of
     the configuration's interfaces and disks.
     """
 
@@ -66,6 +70,7 @@ class Launch:
     disks: tuple[DiskAccess, ...] = ()
     sandbox: bool = True
     incoming: bool = False
+    memory_fd: int | None = None
 
 
 def argv(config: DomainConfig, launch: Launch) -> list[str]:
@@ -81,9 +86,10 @@ def argv(config: DomainConfig, launch: Launch) -> list[str]:
         *("-name", option("", guest=config.name, debug_threads=True)),
         *("-uuid", str(config.uuid)),
         *("-machine", word("machine", config.machine)),
+        *_memory(config, launch.memory_fd),
         *("-accel", _accelerator(config)),
         *("-cpu", word("CPU model", config.cpu)),
-        *("-m", option("", size=f"{_memory_kib(config)}K")),
+        *("-m", option("", size=f"{memory_bytes(config) // 1024}K")),
         *("-smp", option("", cpus=config.vcpus, sockets=1, cores=config.vcpus, threads=1)),
         # A guest asleep would wake up by being relocated: QEMU does not carry the suspended state over.
         *("-global", f"{sleep_device}.disable_s3=1"),
@@ -119,8 +125,23 @@ def _family(machine: str) -> tuple[str, str]:
     )
 
 
-def _memory_kib(config: DomainConfig) -> int:
-    """The guest's memory, under TCG with two pages more than it was promised.
+def _memory(config: DomainConfig, descriptor: int | None) -> list[str]:
+    """Guest memory in a file, called in the stream as if it were QEMU's own."""
+    if descriptor is None:
+        return []
+    file = option(
+        "memory-backend-file",
+        id=MEMORY_BLOCK,
+        size=memory_bytes(config),
+        mem_path=f"/proc/self/fd/{descriptor}",
+        share=True,
+        x_use_canonical_path_for_ramblock_id=False,
+    )
+    return ["-object", file, "-machine", option("", memory_backend=MEMORY_BLOCK)]
+
+
+def memory_bytes(config: DomainConfig) -> int:
+    """The size of the guest's memory, under TCG with two pages more than it was promised.
 
     QEMU before 8.2.3 and 9.0 loses writes of a guest that it emulates *and* migrates: when it takes over the dirty
     bits of a block of memory whose size is a multiple of 64 pages, it forgets to tell the emulator, whose
@@ -128,8 +149,8 @@ def _memory_kib(config: DomainConfig) -> int:
     access" in QEMU's history). About one relocation in four then left a broken guest. Any other size takes
     the other, correct path.
     """
-    pad_kib = 8 if config.accelerator is Accelerator.TCG else 0
-    return config.memory_mib * 1024 + pad_kib
+    pad_bytes = 8192 if config.accelerator is Accelerator.TCG else 0
+    return (config.memory_mib << 20) + pad_bytes
 
 
 def _accelerator(config: DomainConfig) -> str:

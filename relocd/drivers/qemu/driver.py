@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from relocd.config import Config
 from relocd.drivers.aio import awaited, background
-from relocd.drivers.base import DomainChanged, DriverPaths
-from relocd.drivers.qemu import lifecycle, logs
+from relocd.drivers.base import DomainChanged, DriverPaths, GuestMemory
+from relocd.drivers.qemu import lifecycle, load, logs
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.incoming import QemuIncoming
@@ -23,7 +23,7 @@ from relocd.drivers.qemu.probe import probe
 from relocd.drivers.qemu.store import Record, Role
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
-from relocd.model import Action, DomainConfig, DomainState, DomainStatus, HypervisorFacts
+from relocd.model import Action, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load
 
 _QUIT_GRACE_S = 5.0
 """QEMU writes its caches back before it ends; a guest that is destroyed does not get longer than this."""
@@ -171,12 +171,20 @@ class QemuDriver:
     async def destroy(self, uuid: UUID) -> None:
         await self._destroy(self._own(uuid, "destroyed"))
 
+    async def measure(self, uuid: UUID) -> Load:
+        return await load.measure(self._own(uuid, "measured"), self._plant.worker)
+
     def outgoing(self, uuid: UUID) -> QemuOutgoing:
         return QemuOutgoing(self._plant, lambda: self._domains.get(uuid), self._destroy, self._settle)
 
     def incoming(self, config: DomainConfig) -> QemuIncoming:
         return QemuIncoming(
-            config, self._plant, lambda: self._domains.get(config.uuid), self._build, self._destroy
+            config,
+            self._plant,
+            lambda: self._domains.get(config.uuid),
+            self._build,
+            self._destroy,
+            direct_placement=self._config.direct_placement,
         )
 
     # -- how ---------------------------------------------------------------------------------------------------
@@ -203,7 +211,7 @@ class QemuDriver:
             )
         return domain
 
-    async def _build(self, config: DomainConfig, role: Role) -> Domain:
+    async def _build(self, config: DomainConfig, role: Role, memory: GuestMemory | None = None) -> Domain:
         if self._known.fix(config, self._config) != config:
             raise DriverError(
                 "machine, CPU model and accelerator of a domain must be fixed before it comes here"
@@ -214,7 +222,9 @@ class QemuDriver:
         try:
             record = await self._plant.new_record(config, role)
             known = self._known
-            domain = await self._plant.build(record, binary=known.binary, sandbox=known.sandbox)
+            domain = await self._plant.build(
+                record, binary=known.binary, sandbox=known.sandbox, memory=memory
+            )
         finally:
             self._building.discard(config.uuid)
         self._register(domain)

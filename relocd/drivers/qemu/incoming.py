@@ -7,11 +7,14 @@ it has neither run an instruction nor taken its disks.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable
 
+from relocd.drivers.base import GuestMemory
 from relocd.drivers.qemu import migration
 from relocd.drivers.qemu.domain import Domain
+from relocd.drivers.qemu.memory import guest_memory
 from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.process import DYING_S
 from relocd.drivers.qemu.qmp import CommandRefused, MonitorLost
@@ -25,7 +28,8 @@ _STREAM = "relocd-in"
 class QemuIncoming:
     """See :class:`relocd.drivers.base.Incoming`.
 
-    ``find`` returns the domain as long as it is here, ``build`` starts its QEMU, ``destroy`` removes everything.
+    ``find`` returns the domain as long as it is here, ``build`` starts its QEMU, ``destroy`` removes everything. With
+    ``direct_placement`` the guest's memory is made here, so that others can write it too.
     """
 
     def __init__(
@@ -33,17 +37,27 @@ class QemuIncoming:
         config: DomainConfig,
         plant: Plant,
         find: Callable[[], Domain | None],
-        build: Callable[[DomainConfig, Role], Awaitable[Domain]],
+        build: Callable[[DomainConfig, Role, GuestMemory | None], Awaitable[Domain]],
         destroy: Callable[[Domain], Awaitable[None]],
+        *,
+        direct_placement: bool,
     ) -> None:
         self._config = config
         self._plant = plant
         self._find = find
         self._build = build
         self._destroy = destroy
+        self._direct_placement = direct_placement
+        self._memory: GuestMemory | None = None
 
     async def prepare(self) -> socket.socket:
-        domain = await self._build(self._config, Role.INCOMING)
+        memory = guest_memory(self._config) if self._direct_placement else None
+        try:
+            domain = await self._build(self._config, Role.INCOMING, memory)
+        except BaseException:
+            _close(memory)
+            raise
+        self._memory = memory
         try:
             await migration.prepare(domain.monitor, migration.TARGET_CAPABILITIES)
             stream = await migration.attach_stream(domain.monitor, _STREAM)
@@ -56,6 +70,10 @@ class QemuIncoming:
             await self.discard()
             raise
         return stream
+
+    def memory(self) -> GuestMemory | None:
+        memory, self._memory = self._memory, None
+        return memory
 
     async def loaded(self) -> None:
         domain = self._domain()
@@ -71,6 +89,7 @@ class QemuIncoming:
         await self._plant.wait_disks(domain)
 
     async def resume(self, *, paused: bool) -> None:
+        self._close_memory()
         domain = self._domain()
         if domain.role is Role.OUTGOING:
             raise BadState(f"Domain '{self._config.name}' is on its way out already.")
@@ -89,6 +108,7 @@ class QemuIncoming:
         await domain.assign(Role.OWN)
 
     async def discard(self) -> None:
+        self._close_memory()
         domain = self._find()
         if domain is None:
             await self._plant.remove_logs(self._config.uuid)
@@ -96,6 +116,10 @@ class QemuIncoming:
         if domain.role is not Role.INCOMING:
             raise BadState(f"Domain '{self._config.name}' is this host's own and is not discarded.")
         await self._destroy(domain)
+
+    def _close_memory(self) -> None:
+        """Let go of what nobody asked for."""
+        _close(self.memory())
 
     def _domain(self) -> Domain:
         domain = self._find()
@@ -117,3 +141,8 @@ class QemuIncoming:
             if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
                 await self._plant.check_disks(domain)
                 raise  # else it had ended before it left, and arrived as it was
+
+
+def _close(memory: GuestMemory | None) -> None:
+    if memory is not None:
+        os.close(memory.descriptor)

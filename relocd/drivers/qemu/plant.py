@@ -15,13 +15,22 @@ from uuid import UUID
 from attrs import evolve
 from twisted.logger import Logger
 
-from relocd.drivers.base import DriverPaths
+from relocd.drivers.base import DriverPaths, GuestMemory
 from relocd.drivers.qemu import logs
 from relocd.drivers.qemu.cmdline import Launch, argv
 from relocd.drivers.qemu.disks import Claims, activate, examine
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.network import Network
-from relocd.drivers.qemu.process import INHERITED_FD, Identity, Process, alive, in_scope, search, spawn
+from relocd.drivers.qemu.process import (
+    INHERITED_FD,
+    MEMORY_FD,
+    Identity,
+    Process,
+    alive,
+    in_scope,
+    search,
+    spawn,
+)
 from relocd.drivers.qemu.qmp import Monitor, MonitorLost
 from relocd.drivers.qemu.sockets import check_length, listening
 from relocd.drivers.qemu.store import Record, Role, Store
@@ -70,13 +79,20 @@ class Plant:
         """Write a record down; it is on disk when this returns."""
         await self._records.run(self._store.save, record)
 
-    async def build(self, record: Record, *, binary: str, sandbox: bool) -> Domain:
-        """Start a domain's QEMU, paused, its network not connected. Whatever fails, nothing is left."""
+    async def build(
+        self, record: Record, *, binary: str, sandbox: bool, memory: GuestMemory | None = None
+    ) -> Domain:
+        """Start a domain's QEMU, paused, its network not connected. Whatever fails, nothing is left.
+
+        ``memory`` is for its guest and stays the caller's; without it QEMU makes its own.
+        """
         await self.save(record)
         try:
             await self.worker.run(bootstore.require, self.paths.boot, record.config)
             launch = await self._prepare(record, binary, sandbox)
-            return await self._launch(record, launch)
+            if memory is not None:
+                launch = evolve(launch, memory_fd=MEMORY_FD)
+            return await self._launch(record, launch, memory)
         except BaseException:
             await self._end_stray(record)
             await self.remove(record, logs_too=False)
@@ -183,12 +199,13 @@ class Plant:
             incoming=record.role is Role.INCOMING,
         )
 
-    async def _launch(self, record: Record, launch: Launch) -> Domain:
+    async def _launch(self, record: Record, launch: Launch, memory: GuestMemory | None) -> Domain:
         unit = f"relocd-domain-{record.uuid}-{record.id}"
         command = in_scope(argv(record.config, launch), unit=unit, environment=os.environ)
         log = logs.error_log(self.paths.log, record.uuid)
         with listening(self._monitor_path(record.uuid)) as listener:
-            identity = await self.worker.run(spawn, command, log=log, descriptor=listener.fileno())
+            inherited = [listener.fileno(), *([memory.descriptor] if memory else ())]
+            identity = await self.worker.run(spawn, command, log=log, descriptors=inherited)
         record = evolve(record, process=identity)
         await self.save(record)
         try:

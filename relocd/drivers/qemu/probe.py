@@ -110,7 +110,7 @@ async def _interview(
         *("-mon", "chardev=monitor,mode=control"),
     ]
     with listening(socket_path) as listener:
-        process = Process(await worker.run(spawn, argv, log=log, descriptor=listener.fileno()))
+        process = Process(await worker.run(spawn, argv, log=log, descriptors=[listener.fileno()]))
     try:
         monitor = await Monitor.connect(socket_path, name=binary, timeout_s=_START_TIMEOUT_S)
         asked = ("query-version", "query-machines", "query-cpu-definitions", "query-command-line-options")

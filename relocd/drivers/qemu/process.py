@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -25,8 +26,13 @@ from relocd.drivers.aio import OneShot
 from relocd.errors import DriverError
 
 INHERITED_FD = 3
-"""The number under which the one descriptor given to :func:`spawn` is open in the process."""
+"""The number under which the first descriptor given to :func:`spawn` is open in the process; then come the others."""
+MEMORY_FD = INHERITED_FD + 1
+"""The number of a guest's memory, if it was made by us."""
+MEMORY_NAME = "relocd-"
+"""How the names begin by which such memory is shown in /proc."""
 
+_BLOCK_BYTES = 512
 DYING_S = 5.0
 """A QEMU that has closed its monitor is about to end; it does not take longer than this."""
 
@@ -44,24 +50,43 @@ class Identity:
     start_ticks: int
 
 
-def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
-    """Start a program in its own session: standard error goes to ``log``, ``descriptor`` becomes
-    INHERITED_FD.
+def spawn(argv: list[str], *, log: Path, descriptors: Sequence[int]) -> Identity:
+    """Start a program in its own session: standard error goes to ``log``, ``descriptors`` become
+    INHERITED_FD and the numbers after it.
 
     Blocks for the moment a fork takes. Raises DriverError if the program cannot be started.
     """
+    with _above(INHERITED_FD + len(descriptors), descriptors) as held:
+        pid = _start(argv, log, held)
+    while not _command_line(pid) and _start_ticks(pid) is not None:
+        time.sleep(_EXEC_POLL_S)  # for a moment after the exec the kernel shows no arguments yet
+    return Identity(pid, _start_ticks(pid) or 0)
+
+
+@contextlib.contextmanager
+def _above(lowest: int, descriptors: Sequence[int]) -> Iterator[list[int]]:
+    """Copies whose numbers are out of the way of those that they get in the child."""
+    with contextlib.ExitStack() as stack:
+        held = []
+        for descriptor in descriptors:
+            held.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest))
+            stack.callback(os.close, held[-1])
+        yield held
+
+
+def _start(argv: list[str], log: Path, descriptors: Sequence[int]) -> int:
     writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = (
         *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable()),
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, str(log), writing, 0o600),
-        (os.POSIX_SPAWN_DUP2, descriptor, INHERITED_FD),
+        *((os.POSIX_SPAWN_DUP2, held, number) for number, held in enumerate(descriptors, INHERITED_FD)),
     )
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
         # Python ignores SIGPIPE, which a child would inherit.
-        pid = os.posix_spawnp(
+        return os.posix_spawnp(
             argv[0],
             argv,
             environment,
@@ -74,9 +99,6 @@ def spawn(argv: list[str], *, log: Path, descriptor: int) -> Identity:
         raise DriverError(
             f"cannot start {argv[0]}: {error.strerror}", hint="check qemu-binary in relocd's configuration"
         ) from error
-    while not _command_line(pid) and _start_ticks(pid) is not None:
-        time.sleep(_EXEC_POLL_S)  # for a moment after the exec the kernel shows no arguments yet
-    return Identity(pid, _start_ticks(pid) or 0)
 
 
 def _inheritable() -> Iterator[int]:
@@ -172,9 +194,22 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
 
     def resident_mib(self) -> int:
-        """Memory of the host that it holds, in MiB; 0 once it is gone."""
+        """Memory of the host that it holds, in MiB; 0 once it is gone.
+
+        Of shared memory that it was given all counts, whether or not it has looked at it since others wrote it.
+        """
         fields = _stat(self.identity.pid)
-        return int(fields[21]) * _PAGE_BYTES // _MIB if fields else 0
+        if not fields:
+            return 0
+        own_bytes = int(fields[21]) * _PAGE_BYTES
+        given_bytes = _given_bytes(self.identity.pid)
+        return (
+            max(0, own_bytes - (_shared_bytes(self.identity.pid) if given_bytes else 0) + given_bytes) // _MIB
+        )
+
+    def given_bytes(self) -> int:
+        """What the shared memory takes that it was given; 0 if none was."""
+        return _given_bytes(self.identity.pid)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pidfd >= 0:
@@ -218,6 +253,25 @@ def _command_line(pid: int) -> list[str]:
 def _start_ticks(pid: int) -> int | None:
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] != "Z" else None
+
+
+def _given_bytes(pid: int) -> int:
+    """What the memory takes that was given as the descriptor MEMORY_FD; 0 if none was."""
+    path = Path(f"/proc/{pid}/fd/{MEMORY_FD}")
+    try:
+        given = str(path.readlink()).startswith(f"/memfd:{MEMORY_NAME}")
+        return path.stat().st_blocks * _BLOCK_BYTES if given else 0
+    except OSError:
+        return 0
+
+
+def _shared_bytes(pid: int) -> int:
+    """Shared memory that is in the process's page tables (RssShmem of proc_pid_status(5))."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssShmem:"))
 
 
 def _stat(pid: int) -> list[str]:
