@@ -26,6 +26,8 @@ def status_text(relocations: Sequence[JsonObject]) -> str:
                 f"  there: {row.get('there')}",
                 f"  If that host is gone for good: relocctl resolve {reference} --resume-here | --discard",
             ]
+        elif row.get("verdict_text"):
+            lines += ["", f"{row.get('relocation')}: {row.get('verdict')}: {row.get('verdict_text')}"]
         elif row.get("trouble"):
             lines += ["", f"{row.get('relocation')}: the domain does not resume yet: {row.get('trouble')}"]
     return "\n".join([status_table(relocations), *map(_clean, lines)])
@@ -152,6 +154,7 @@ _MOMENTS: dict[str, Callable[[JsonObject], list[str]]] = {
     "round": _round,
     "checks": _checks,
     "prediction": _prediction,
+    "verdict": lambda m: [f"verdict: {m.get('verdict')}", str(m.get("text"))],
     "peer": _peer,
     "operator": lambda m: [f"an operator decides: {m.get('does')}"],
     "failure": lambda m: [f"failure ({m.get('code')}): {m.get('text')}"],

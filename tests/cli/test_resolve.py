@@ -105,6 +105,8 @@ def test_status_explains_what_waits_and_names_the_way_out() -> None:
     orphan = waiting | {"relocation": None, "peer": None, "state": "orphaned"}
     assert "relocctl resolve web --resume-here" in status_text([orphan])
     assert "resolve" not in status_text([waiting | {"connected": True}])
+    judged = waiting | {"connected": True, "verdict": "continue", "verdict_text": "the rounds shrink"}
+    assert "r1: continue: the rounds shrink" in status_text([judged])
 
 
 TIMELINE = [
@@ -125,6 +127,7 @@ TIMELINE = [
         "dirty_rate_bytes_s": 10 << 20,
         "rate_bytes_s": 100 << 20,
     },
+    {"at_s": 1001.55, "kind": "verdict", "verdict": "raise-downtime", "text": "the rounds do not shrink"},
     {"at_s": 1001.6, "kind": "sample", "sent_bytes": 5},
     {"at_s": 1002.0, "kind": "state", "state": "committed"},
     {"at_s": 1002.5, "kind": "peer", "says": None, "text": "refused"},
@@ -155,6 +158,8 @@ def test_a_timeline_tells_phases_checks_rounds_rates_and_reasons() -> None:
         "    +0.100  checks: 1 pass, 1 warn, 0 fail",
         "            warn  cpu: another model",
         "    +1.500  round 2: 1.0 MiB left, 10.0 MiB/s dirtied, 100.0 MiB/s sent",
+        "    +1.550  verdict: raise-downtime",
+        "            the rounds do not shrink",
         "    +2.000  state: committed",
         "    +2.500  the peer does not answer: refused",
         "    +3.000  an operator decides: resume-here",
