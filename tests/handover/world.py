@@ -378,7 +378,7 @@ class World:
         if not self.target_up and self.target_mark is Mark.BEGUN and self.target_copy == "paused":
             self._operator_at_source(resume_here)
             self.copy_given_up = True
-        # Not if the source is undecided, or runs the domain: that is what he has been warned of, and there would be two.
+        # Not if the source is undecided or runs the domain: he has been warned of that, and there would be two.
         source_waits = self.source_mark is Mark.COMMITTED and self.source_copy == "paused"
         if not self.source_up and source_waits and self.target_copy == "paused":
             self._operator_at_target(resume_here)
