@@ -48,6 +48,13 @@ class Host:
         with self._news:
             assert self._news.wait_for(lambda: len(self.heard) >= count, timeout=20)
 
+    def wait_gone(self, uuid: UUID) -> None:
+        """Wait until the driver has told of the end of a domain."""
+        with self._news:
+            assert self._news.wait_for(
+                lambda: any(change.uuid == uuid and change.state is None for change in self.heard), timeout=20
+            )
+
     def copy_boot_files(self, other: Host) -> None:
         """Take over what the store of another host holds, as a relocation does before the domain comes."""
         for path in other.paths.boot.iterdir():
