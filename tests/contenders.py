@@ -17,6 +17,10 @@ from tests.usage import Usage
 
 PEER_IP = f"{SUBNET}.11"
 PEER_MAC = "52:54:00:4c:4f:11"
+ECHO_INTERVAL_MS = 4.0
+"""How fine a blackout is seen. An echo costs an emulated guest a quarter of a millisecond of processor time: at one a
+millisecond the bench would measure how two moves stand a flood."""
+
 FILL_S = 300.0
 GIVE_UP_S = 30.0
 """QEMU's own migration may never end; then this is how long it was given."""
@@ -111,7 +115,7 @@ class Peer:
         """One migration to the other host; the guest stays where it is if that does not end."""
         self._moves += 1
         target_host = self._hosts[self._moves % 2]
-        with UdpEchoClient(self._scene.client, PEER_IP) as udp:
+        with UdpEchoClient(self._scene.client, PEER_IP, interval_ms=ECHO_INTERVAL_MS) as udp:
             udp.wait_answered()
             target = self._start(target_host, incoming=True)
             with Usage([[self._qemu.process.pid], [target.process.pid]]) as usage:
@@ -180,7 +184,7 @@ class Own:
     def move(self) -> Figures:
         """One relocation to the other host."""
         daemons = [host.process for host in (self._here, self._there)]
-        with self._scene.udp() as udp:
+        with self._scene.udp(ECHO_INTERVAL_MS) as udp:
             udp.wait_answered()
             with Usage([[daemon.pid] for daemon in daemons if daemon]) as usage:
                 move = self._scene.move(self._here, self._there, udp)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.025
-_SEARCH_EVERY = 4
+_SEARCH_EVERY = 10
 _KIB_PER_MIB = 1024
 
 

@@ -114,10 +114,11 @@ class Stream:
 class Memory:
     """Place pages of ``block`` straight into the guest's memory; target only, before ``Stream``.
 
-    Descriptor: a file of ``size_bytes`` that the hypervisor has mapped, to read and write.
+    Descriptor: a file to write, in which the memory begins at ``begin``.
     """
 
     block: str = field(validator=_text)
+    begin: int = field(validator=_count)
     size_bytes: int = field(validator=_count)
 
     descriptors: ClassVar[int] = 1

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+from relocd.carrier.confinement import confine
 from relocd.carrier.control import CarrierEnded, CarrierFile, CarrierFilesDone, Memory, Receive, Totals
 from relocd.carrier.files import FileSink
 from relocd.carrier.inbox import Arrival, Inbox
@@ -63,7 +64,8 @@ class Target(Side):
         """Here is the guest's memory; ``stream`` may not have been called yet. Raises ProtocolError, DriverError."""
         if self._placement is not None or self.streaming:
             raise ProtocolError("a guest's memory comes once, and before its stream")
-        memory = MemoryFile(descriptor, command.size_bytes)
+        confine(descriptor, command.begin, command.size_bytes)
+        memory = MemoryFile(descriptor, command.begin, command.size_bytes)
         self._placement = Placement(command.block, command.size_bytes, memory)
 
     def totals(self) -> Totals:

@@ -112,7 +112,7 @@ class Carrier:
     def place_into(self, memory: GuestMemory) -> None:
         """Place pages there instead of in the stream, which is to come after this. Closes the descriptor."""
         try:
-            self._command(Memory(memory.block, memory.size_bytes), [memory.descriptor])
+            self._command(Memory(memory.block, memory.begin, memory.size_bytes), [memory.descriptor])
         finally:
             os.close(memory.descriptor)
 

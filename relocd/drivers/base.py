@@ -46,13 +46,15 @@ class DomainChanged:
 
 @frozen
 class GuestMemory:
-    """The main memory of a domain that is being received, as a file that the hypervisor has mapped.
+    """The main memory of a domain that is being received, as a part of a file that can be written.
 
-    ``block`` is what the hypervisor's stream calls it. Pages of this block that are written into the file need not be
-    in the stream. The file cannot shrink. Whoever is given this owns the descriptor and must close it.
+    ``block`` is what the hypervisor's stream calls it. Pages of this block that are written into the file, from
+    ``begin`` on, need not be in the stream. The rest of the file is the hypervisor's own: nobody may write there.
+    Whoever is given this owns the descriptor and must close it.
     """
 
     block: str
+    begin: int
     size_bytes: int
     descriptor: int
 

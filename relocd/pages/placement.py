@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
+
+import numpy as np
 
 from relocd.errors import StreamError
 from relocd.pages.items import PAGE_SIZE, Item, Numbers, Octets, PageRun, Span, ZeroRun
@@ -35,6 +37,11 @@ class Memory(Protocol):
         """Have it read as zeros, which it may do already."""
 
 
+_PART_SHIFT: Final = np.uint64(4)
+"""Memory is known to be untouched in parts of 16 pages: zero pages that come for such a part need not be written, and
+take no memory. A byte for each part is 16 MiB for a guest of 1 TiB."""
+
+
 class Stage(enum.Enum):
     """How far a placement is."""
 
@@ -50,6 +57,7 @@ class Placement:
         self._block = block
         self._size_bytes = size_bytes
         self._memory = memory
+        self._touched = np.zeros((size_bytes // PAGE_SIZE >> _PART_SHIFT) + 1, np.bool_)
         self._framing = QemuDecoder()
         self._rest = b""
         self.stage = Stage.UNDECIDED
@@ -108,11 +116,15 @@ class Placement:
         return True
 
     def _write(self, numbers: Numbers, contents: Octets) -> None:
+        self._touched[numbers >> _PART_SHIFT] = True
         row = 0
         for first, count in zip(*(part.tolist() for part in stretches(numbers)), strict=True):
             self._memory.write(first * PAGE_SIZE, contents[row : row + count])
             row += count
 
     def _clear(self, numbers: Numbers) -> None:
+        numbers = numbers[self._touched[numbers >> _PART_SHIFT]]
+        if not len(numbers):
+            return
         for first, count in zip(*(part.tolist() for part in stretches(numbers)), strict=True):
             self._memory.clear(first * PAGE_SIZE, count * PAGE_SIZE)

@@ -56,9 +56,8 @@ class DiskAccess:
 class Launch:
     """What a start of QEMU needs besides the domain's configuration. Paths are absolute.
 
-    ``monitor_fd`` is a listening unix socket that QEMU inherits; so is ``memory_fd``, a file of memory_bytes() for
-    the guest's memory, or None for memory that is QEMU's own. ``taps`` and ``disks`` follow the order of
-    the configuration's interfaces and disks.
+    ``monitor_fd`` is a listening unix socket that QEMU inherits. ``taps`` and ``disks`` follow the order of the
+    configuration's interfaces and disks.
     """
 
     binary: str
@@ -70,7 +69,6 @@ class Launch:
     disks: tuple[DiskAccess, ...] = ()
     sandbox: bool = True
     incoming: bool = False
-    memory_fd: int | None = None
 
 
 def argv(config: DomainConfig, launch: Launch) -> list[str]:
@@ -86,7 +84,6 @@ def argv(config: DomainConfig, launch: Launch) -> list[str]:
         *("-name", option("", guest=config.name, debug_threads=True)),
         *("-uuid", str(config.uuid)),
         *("-machine", word("machine", config.machine)),
-        *_memory(config, launch.memory_fd),
         *("-accel", _accelerator(config)),
         *("-cpu", word("CPU model", config.cpu)),
         *("-m", option("", size=f"{memory_bytes(config) // 1024}K")),
@@ -123,21 +120,6 @@ def _family(machine: str) -> tuple[str, str]:
         f"machine type {machine!r} is not supported",
         hint="use a versioned PC, such as pc-q35-7.2 or pc-i440fx-7.2",
     )
-
-
-def _memory(config: DomainConfig, descriptor: int | None) -> list[str]:
-    """Guest memory in a file, called in the stream as if it were QEMU's own."""
-    if descriptor is None:
-        return []
-    file = option(
-        "memory-backend-file",
-        id=MEMORY_BLOCK,
-        size=memory_bytes(config),
-        mem_path=f"/proc/self/fd/{descriptor}",
-        share=True,
-        x_use_canonical_path_for_ramblock_id=False,
-    )
-    return ["-object", file, "-machine", option("", memory_backend=MEMORY_BLOCK)]
 
 
 def memory_bytes(config: DomainConfig) -> int:

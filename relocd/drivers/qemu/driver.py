@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from relocd.config import Config
 from relocd.drivers.aio import awaited, background
-from relocd.drivers.base import DomainChanged, DriverPaths, GuestMemory
+from relocd.drivers.base import DomainChanged, DriverPaths
 from relocd.drivers.qemu import lifecycle, load, logs
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
@@ -211,7 +211,7 @@ class QemuDriver:
             )
         return domain
 
-    async def _build(self, config: DomainConfig, role: Role, memory: GuestMemory | None = None) -> Domain:
+    async def _build(self, config: DomainConfig, role: Role) -> Domain:
         if self._known.fix(config, self._config) != config:
             raise DriverError(
                 "machine, CPU model and accelerator of a domain must be fixed before it comes here"
@@ -222,9 +222,7 @@ class QemuDriver:
         try:
             record = await self._plant.new_record(config, role)
             known = self._known
-            domain = await self._plant.build(
-                record, binary=known.binary, sandbox=known.sandbox, memory=memory
-            )
+            domain = await self._plant.build(record, binary=known.binary, sandbox=known.sandbox)
         finally:
             self._building.discard(config.uuid)
         self._register(domain)

@@ -11,6 +11,8 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
+from twisted.logger import Logger
+
 from relocd.drivers.base import GuestMemory
 from relocd.drivers.qemu import migration
 from relocd.drivers.qemu.domain import Domain
@@ -29,15 +31,17 @@ class QemuIncoming:
     """See :class:`relocd.drivers.base.Incoming`.
 
     ``find`` returns the domain as long as it is here, ``build`` starts its QEMU, ``destroy`` removes everything. With
-    ``direct_placement`` the guest's memory is made here, so that others can write it too.
+    ``direct_placement`` others may write the guest's memory.
     """
+
+    log = Logger()
 
     def __init__(
         self,
         config: DomainConfig,
         plant: Plant,
         find: Callable[[], Domain | None],
-        build: Callable[[DomainConfig, Role, GuestMemory | None], Awaitable[Domain]],
+        build: Callable[[DomainConfig, Role], Awaitable[Domain]],
         destroy: Callable[[Domain], Awaitable[None]],
         *,
         direct_placement: bool,
@@ -51,14 +55,10 @@ class QemuIncoming:
         self._memory: GuestMemory | None = None
 
     async def prepare(self) -> socket.socket:
-        memory = guest_memory(self._config) if self._direct_placement else None
+        domain = await self._build(self._config, Role.INCOMING)
         try:
-            domain = await self._build(self._config, Role.INCOMING, memory)
-        except BaseException:
-            _close(memory)
-            raise
-        self._memory = memory
-        try:
+            if self._direct_placement:
+                self._memory = await self._open_memory(domain)
             await migration.prepare(domain.monitor, migration.TARGET_CAPABILITIES)
             stream = await migration.attach_stream(domain.monitor, _STREAM)
             try:
@@ -119,7 +119,20 @@ class QemuIncoming:
 
     def _close_memory(self) -> None:
         """Let go of what nobody asked for."""
-        _close(self.memory())
+        memory = self.memory()
+        if memory is not None:
+            os.close(memory.descriptor)
+
+    async def _open_memory(self, domain: Domain) -> GuestMemory | None:
+        try:
+            return await guest_memory(domain)
+        except DriverError as error:
+            self.log.warn(
+                "domain {name}: its hypervisor loads its pages, which is slower: {error}",
+                name=self._config.name,
+                error=error,
+            )
+            return None
 
     def _domain(self) -> Domain:
         domain = self._find()
@@ -141,8 +154,3 @@ class QemuIncoming:
             if domain.guest not in (DomainState.SHUTDOWN, DomainState.CRASHED):
                 await self._plant.check_disks(domain)
                 raise  # else it had ended before it left, and arrived as it was
-
-
-def _close(memory: GuestMemory | None) -> None:
-    if memory is not None:
-        os.close(memory.descriptor)

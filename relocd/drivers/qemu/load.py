@@ -80,15 +80,12 @@ def samples_per_gib(memory_mib: int) -> int:
 
 def _in_use_bytes(domain: Domain) -> int:
     """How much of the guest's memory the host had to provide; what was never written to is zeros."""
-    given_bytes, memory_bytes = domain.process.given_bytes(), domain.config.memory_mib * _MIB
-    if given_bytes:
-        return min(given_bytes, memory_bytes)
     pid = domain.process.identity.pid
     try:
         smaps = Path(f"/proc/{pid}/smaps").read_text()
     except OSError as error:
         raise DriverError(f"cannot look at the memory of process {pid}: {error.strerror}") from error
-    return resident_bytes(smaps, memory_bytes)
+    return resident_bytes(smaps, domain.config.memory_mib * _MIB)
 
 
 def resident_bytes(smaps: str, memory_bytes: int) -> int:

@@ -1,44 +1,58 @@
-"""Guest memory that others can write, too: a sealed memfd, mapped by QEMU, without a name in any file system."""
+"""A guest's memory as others can write it: QEMU's own, by way of /proc/PID/mem.
+
+So it stays what QEMU makes of it wherever a guest runs: private, with transparent huge pages, and with nothing behind
+pages that were never written. docs/adr/0003 says what else was weighed.
+"""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
 
 from relocd.drivers.base import GuestMemory
 from relocd.drivers.qemu.cmdline import MEMORY_BLOCK, memory_bytes
-from relocd.drivers.qemu.process import MEMORY_NAME
+from relocd.drivers.qemu.domain import Domain
 from relocd.errors import DriverError
-from relocd.model import DomainConfig
 
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-"""Nobody who is handed the memory can take pages away under the hypervisor, which would kill it."""
-_MFD_NOEXEC_SEAL = 0x08  # of linux/memfd.h; Python does not know it yet
+#: What the monitor's gpa2hva says (QEMU, monitor/misc.c). A PC's memory begins at the guest's address 0.
+_ANSWER = re.compile(r"Host virtual address for 0x0 \((?P<block>[^)]*)\) is 0x(?P<address>[0-9a-f]+)\s*")
+_QUESTION = "gpa2hva 0x0"
+
+#: A line of proc_pid_maps(5) with memory that can be written, is the process's alone and of no file.
+_PRIVATE = re.compile(r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) rw-p 00000000 00:00 0\s*")
 
 
-def guest_memory(config: DomainConfig) -> GuestMemory:
-    """Empty memory for a domain; it takes no room until it is written. Raises DriverError."""
-    size_bytes = memory_bytes(config)
+async def guest_memory(domain: Domain) -> GuestMemory:
+    """The memory of a domain whose guest has not run yet. The caller owns the descriptor, which can only write.
+
+    Raises DriverError if this host does not let us, or if it is not laid out as expected.
+    """
+    answer = await domain.monitor.execute("human-monitor-command", {"command-line": _QUESTION})
+    match = _ANSWER.fullmatch(answer)
+    if match is None or match["block"] != MEMORY_BLOCK:
+        raise DriverError(f"QEMU does not say where the guest's memory is: {answer.strip()!r:.200}")
+    address, size_bytes = int(match["address"], 16), memory_bytes(domain.config)
     try:
-        descriptor = _memfd(f"{MEMORY_NAME}{config.uuid}")
-        try:
-            os.ftruncate(descriptor, size_bytes)
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        process = Path(f"/proc/{domain.process.identity.pid}")
+        if not private(process.joinpath("maps").read_text().splitlines(), address, size_bytes):
+            raise DriverError(f"QEMU has no private memory of {size_bytes} bytes at {address:#x}")
+        descriptor = os.open(process / "mem", os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise DriverError(f"cannot make memory of {size_bytes} bytes: {error.strerror or error}") from None
-    return GuestMemory(MEMORY_BLOCK, size_bytes, descriptor)
+        raise DriverError(f"QEMU's memory cannot be opened: {error.strerror}") from error
+    if domain.process.ended.fired:  # else the number was not another process's by now
+        os.close(descriptor)
+        raise DriverError("QEMU has ended")
+    return GuestMemory(MEMORY_BLOCK, address, size_bytes, descriptor)
 
 
-def _memfd(name: str) -> int:
-    """A memfd that can be sealed and is never executed. Kernels before 6.3 do not know the latter, some insist."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return os.memfd_create(name, flags)
+def private(maps: Iterable[str], address: int, size_bytes: int) -> bool:
+    """Whether all of this is memory of the process's own, by the lines of its proc_pid_maps(5)."""
+    end = address + size_bytes
+    for line in maps:
+        if match := _PRIVATE.fullmatch(line):
+            start, stop = int(match["start"], 16), int(match["end"], 16)
+            if start <= address < stop:
+                address = stop
+    return address >= end

@@ -15,7 +15,7 @@ from uuid import UUID
 from attrs import evolve
 from twisted.logger import Logger
 
-from relocd.drivers.base import DriverPaths, GuestMemory
+from relocd.drivers.base import DriverPaths
 from relocd.drivers.qemu import logs
 from relocd.drivers.qemu.cmdline import Launch, argv
 from relocd.drivers.qemu.disks import Claims, activate, examine
@@ -23,7 +23,6 @@ from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.network import Network
 from relocd.drivers.qemu.process import (
     INHERITED_FD,
-    MEMORY_FD,
     Identity,
     Process,
     alive,
@@ -79,20 +78,13 @@ class Plant:
         """Write a record down; it is on disk when this returns."""
         await self._records.run(self._store.save, record)
 
-    async def build(
-        self, record: Record, *, binary: str, sandbox: bool, memory: GuestMemory | None = None
-    ) -> Domain:
-        """Start a domain's QEMU, paused, its network not connected. Whatever fails, nothing is left.
-
-        ``memory`` is for its guest and stays the caller's; without it QEMU makes its own.
-        """
+    async def build(self, record: Record, *, binary: str, sandbox: bool) -> Domain:
+        """Start a domain's QEMU, paused, its network not connected. Whatever fails, nothing is left."""
         await self.save(record)
         try:
             await self.worker.run(bootstore.require, self.paths.boot, record.config)
             launch = await self._prepare(record, binary, sandbox)
-            if memory is not None:
-                launch = evolve(launch, memory_fd=MEMORY_FD)
-            return await self._launch(record, launch, memory)
+            return await self._launch(record, launch)
         except BaseException:
             await self._end_stray(record)
             await self.remove(record, logs_too=False)
@@ -199,13 +191,12 @@ class Plant:
             incoming=record.role is Role.INCOMING,
         )
 
-    async def _launch(self, record: Record, launch: Launch, memory: GuestMemory | None) -> Domain:
+    async def _launch(self, record: Record, launch: Launch) -> Domain:
         unit = f"relocd-domain-{record.uuid}-{record.id}"
         command = in_scope(argv(record.config, launch), unit=unit, environment=os.environ)
         log = logs.error_log(self.paths.log, record.uuid)
         with listening(self._monitor_path(record.uuid)) as listener:
-            inherited = [listener.fileno(), *([memory.descriptor] if memory else ())]
-            identity = await self.worker.run(spawn, command, log=log, descriptors=inherited)
+            identity = await self.worker.run(spawn, command, log=log, descriptors=[listener.fileno()])
         record = evolve(record, process=identity)
         await self.save(record)
         try:

@@ -27,12 +27,6 @@ from relocd.errors import DriverError
 
 INHERITED_FD = 3
 """The number under which the first descriptor given to :func:`spawn` is open in the process; then come the others."""
-MEMORY_FD = INHERITED_FD + 1
-"""The number of a guest's memory, if it was made by us."""
-MEMORY_NAME = "relocd-"
-"""How the names begin by which such memory is shown in /proc."""
-
-_BLOCK_BYTES = 512
 DYING_S = 5.0
 """A QEMU that has closed its monitor is about to end; it does not take longer than this."""
 
@@ -194,22 +188,9 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
 
     def resident_mib(self) -> int:
-        """Memory of the host that it holds, in MiB; 0 once it is gone.
-
-        Of shared memory that it was given all counts, whether or not it has looked at it since others wrote it.
-        """
+        """Memory of the host that it holds, in MiB; 0 once it is gone."""
         fields = _stat(self.identity.pid)
-        if not fields:
-            return 0
-        own_bytes = int(fields[21]) * _PAGE_BYTES
-        given_bytes = _given_bytes(self.identity.pid)
-        return (
-            max(0, own_bytes - (_shared_bytes(self.identity.pid) if given_bytes else 0) + given_bytes) // _MIB
-        )
-
-    def given_bytes(self) -> int:
-        """What the shared memory takes that it was given; 0 if none was."""
-        return _given_bytes(self.identity.pid)
+        return int(fields[21]) * _PAGE_BYTES // _MIB if fields else 0
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pidfd >= 0:
@@ -253,25 +234,6 @@ def _command_line(pid: int) -> list[str]:
 def _start_ticks(pid: int) -> int | None:
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] != "Z" else None
-
-
-def _given_bytes(pid: int) -> int:
-    """What the memory takes that was given as the descriptor MEMORY_FD; 0 if none was."""
-    path = Path(f"/proc/{pid}/fd/{MEMORY_FD}")
-    try:
-        given = str(path.readlink()).startswith(f"/memfd:{MEMORY_NAME}")
-        return path.stat().st_blocks * _BLOCK_BYTES if given else 0
-    except OSError:
-        return 0
-
-
-def _shared_bytes(pid: int) -> int:
-    """Shared memory that is in the process's page tables (RssShmem of proc_pid_status(5))."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssShmem:"))
 
 
 def _stat(pid: int) -> list[str]:

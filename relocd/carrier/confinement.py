@@ -1,0 +1,93 @@
+"""A descriptor that can do more than it is meant for, tied down by the kernel before a peer is heard.
+
+The guest's memory comes as /proc/PID/mem, which is all of the hypervisor's memory. A filter of system calls
+(seccomp(2), by way of libseccomp) leaves one use of it: pwrite(2) inside the guest's memory. It holds for every
+thread and cannot be taken off. Whatever else takes a descriptor, or makes another one of it, fails with EPERM.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import pyseccomp as seccomp
+
+from relocd.carrier.memory import WRITE_BYTES_MAX
+from relocd.errors import DriverError
+from relocd.pages.items import PAGE_SIZE
+
+_DESCRIPTOR_BITS: Final = 0xFFFFFFFF
+"""The kernel does not look at the upper half of the argument, so the filter must not either."""
+
+#: System calls that must not get the descriptor, and which of their arguments it would be.
+_REFUSED: Final[Mapping[str, int]] = {
+    "write": 0,
+    "writev": 0,
+    "pwritev": 0,
+    "pwritev2": 0,
+    "lseek": 0,
+    "ioctl": 0,
+    "fcntl": 0,
+    "dup": 0,
+    "dup2": 0,
+    "dup3": 0,
+    "sendfile": 0,
+    "splice": 2,
+    "copy_file_range": 2,
+    "mmap": 4,
+}
+
+#: Ways to a second descriptor of the same file, or to a write that is not seen as one: refused altogether.
+_REFUSED_TO_ALL: Final = (
+    "socket",
+    "socketpair",
+    "pidfd_getfd",
+    "io_setup",
+    "io_uring_setup",
+    "execve",
+    "execveat",
+    "ptrace",
+    "process_vm_writev",
+)
+
+
+def confine(descriptor: int, begin: int, size_bytes: int) -> None:
+    """From now on this process can use a descriptor only to write there, page by page near the end.
+
+    Raises DriverError if the kernel has no such filters.
+    """
+    end = begin + size_bytes
+    outside = (
+        (seccomp.Arg(3, seccomp.LT, begin),),
+        (seccomp.Arg(3, seccomp.GT, end - PAGE_SIZE),),
+        (seccomp.Arg(2, seccomp.GT, WRITE_BYTES_MAX),),
+        (seccomp.Arg(3, seccomp.GT, end - WRITE_BYTES_MAX), seccomp.Arg(2, seccomp.GT, PAGE_SIZE)),
+    )
+    try:
+        _refuse({call: (_is(descriptor, argument),) for call, argument in _REFUSED.items()})
+        _refuse(dict.fromkeys(_REFUSED_TO_ALL, ()))
+        for arguments in outside:
+            _refuse({"pwrite64": (_is(descriptor, 0), *arguments)})
+    except OSError as error:
+        raise DriverError(
+            f"the guest's memory cannot be written safely: seccomp: {error.strerror}",
+            hint="Set xen-relocation-direct-placement to no on the target, and try again.",
+        ) from error
+
+
+def _is(descriptor: int, argument: int) -> seccomp.Arg:
+    return seccomp.Arg(argument, seccomp.MASKED_EQ, _DESCRIPTOR_BITS, descriptor)
+
+
+def _refuse(calls: Mapping[str, Sequence[seccomp.Arg]]) -> None:
+    """One more filter, beside those that are there: the kernel asks all of them.
+
+    There is one rule for a call in each. libseccomp 2.5.4 compares wrongly where several rules of one filter compare
+    the same argument of a call, and it is longer than 32 bits.
+    """
+    filter_ = seccomp.SyscallFilter(seccomp.ALLOW)
+    filter_.set_attr(seccomp.Attr.CTL_TSYNC, 1)
+    for call, arguments in calls.items():
+        filter_.add_rule(seccomp.ERRNO(errno.EPERM), call, *arguments)
+    filter_.load()
