@@ -141,8 +141,8 @@ def compare(scenario: Scenario) -> tuple[dict[str, list[Figures]], int]:
 def warm(memory_mib: int) -> None:
     """Touch as much memory as an arriving guest can take, and let it go.
 
-    A virtual machine gives memory that it does not use back to its host (free page reporting); to get it again costs it
-    up to 3 s a GiB, here a lottery between the one who comes first and the other.
+    A virtual machine gives memory that it does not use back to its host (free page reporting); to get it again costs
+    it up to 3 s a GiB, here a lottery between the one who comes first and the other.
     """
     with mmap.mmap(-1, memory_mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)

@@ -45,7 +45,7 @@ def drop_privileges(control: int, uid: int, gid: int) -> None:
 
 
 def tune() -> None:
-    """Settings for few threads that pass on buffers of a quarter MiB: one heap that is kept, less to collect."""
+    """Settings for few threads that pass on buffers of half a MiB: one heap that is kept, less to collect."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_ARENA_MAX, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 BATCH_BYTES_MAX: Final = 2 << 20
-"""A batch, decoded or on the wire. Senders aim at a quarter MiB (``batch.TARGET_BYTES``)."""
+"""A batch, decoded or on the wire. Senders aim at half a MiB (``batch.TARGET_BYTES``)."""
 CHUNK_BYTES_MAX: Final = 256 << 10
 """One piece of a boot file."""
 RETURN_BYTES_MAX: Final = 64 << 10
