@@ -23,8 +23,8 @@ from relocd.pages.limits import BATCH_BYTES_MAX
 from relocd.pages.ranges import stretches
 
 TARGET_BYTES: Final = 512 << 10
-"""Contents of a batch [bytes]: enough that what Python does for a batch is little beside what is done to its bytes, and, compressed, 2 ms on a
-link of 1 Gbit/s."""
+"""Contents of a batch [bytes]: so many that what Python does for each is little beside what is done to its bytes;
+compressed, 2 ms on a link of 1 Gbit/s."""
 DESCRIPTOR_BYTES: Final = 64 << 10
 """Room for descriptors in a batch being built [bytes]; only pages scattered all over come near it."""
 ZERO_PAGES_MAX: Final = 32 << 10
