@@ -11,6 +11,7 @@
     ├── StreamError            the page stream is broken (checksum, order, limits)
     ├── DriverError            the hypervisor refused or failed
     ├── JournalError           the journal cannot be read or written
+    ├── Untrusted              one of both hosts does not prove to the other who it is
     ├── Cancelled              an operator or a limit ended the relocation before commit
     └── OutcomeUnknown         the decision was made and cannot be confirmed yet
 
@@ -139,3 +140,10 @@ class OutcomeUnknown(RelocdError):
     code = "unknown"
     exit_code = 12
     retryable = True
+
+
+class Untrusted(RelocdError):
+    """A host did not prove to the other one who it is, or one of both asks for TLS and the other has none."""
+
+    code = "untrusted"
+    exit_code = 13

@@ -30,7 +30,7 @@ LAYERS = (
     ("allow", "config", "domain", "pages", "prediction"),
     ("preflight", "convergence"),
     ("handover", "wire"),
-    ("net", "host", "journal"),
+    ("net", "host", "journal", "tls"),
     ("drivers", "carrier"),
     ("daemon",),
     ("cli",),

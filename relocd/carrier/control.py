@@ -26,6 +26,7 @@ DESCRIPTORS_MAX: Final = LANES_MAX + FILES_MAX
 
 _COUNT_MAX: Final = (1 << 63) - 1
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_CERTIFICATE: Final = re.compile(r"([0-9a-f]{2}){1,2048}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -49,6 +50,11 @@ def _sha256(_: object, attribute: Attribute[str], value: object) -> None:
         raise ValueError(f"{attribute.name} must be 64 lower-case hex digits")
 
 
+def _certificate(_: object, attribute: Attribute[str], value: object) -> None:
+    if type(value) is not str or not _CERTIFICATE.fullmatch(value):
+        raise ValueError(f"{attribute.name} must be a certificate in lower-case hex digits")
+
+
 def _digest(_: object, attribute: Attribute[str], value: object) -> None:
     if type(value) is not str or not _DIGEST.fullmatch(value):
         raise ValueError(f"{attribute.name} must be 32 lower-case hex digits")
@@ -68,6 +74,20 @@ def _files(value: object) -> tuple[FileSpec, ...]:
     return tuple(spec if isinstance(spec, FileSpec) else _build(FileSpec, spec) for spec in value)
 
 
+@frozen
+class LaneSecurity:
+    """What a carrier needs to encrypt its lanes: a pair made for this relocation alone, both PEM, and the only
+    certificate that the peer may show, DER in hex."""
+
+    certificate: str = field(validator=_text)
+    key: str = field(validator=_text, repr=False)
+    peer: str = field(validator=_certificate)
+
+
+def _security(value: object) -> LaneSecurity | None:
+    return value if value is None or isinstance(value, LaneSecurity) else _build(LaneSecurity, value)
+
+
 # -- daemon to carrier ----------------------------------------------------------------------------------
 
 
@@ -79,6 +99,7 @@ class Send:
     lanes: int = field(validator=_lanes)
     compression: Compression = field(default=Compression.AUTO, converter=Compression)
     files: tuple[FileSpec, ...] = field(default=(), converter=_files)
+    security: LaneSecurity | None = field(default=None, converter=_security)
 
     @property
     def descriptors(self) -> int:
@@ -96,6 +117,7 @@ class Receive:
     lanes: int = field(validator=_lanes)
     files: tuple[FileSpec, ...] = field(default=(), converter=_files)
     stream_bytes_max: int = field(default=0, validator=_count)
+    security: LaneSecurity | None = field(default=None, converter=_security)
 
     @property
     def descriptors(self) -> int:

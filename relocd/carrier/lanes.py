@@ -4,12 +4,12 @@ buffers."""
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import threading
-from collections.abc import Sequence
 from typing import Final
 
+from relocd.carrier.links import Link, PlainLink, wait_readable
+from relocd.carrier.tls import Armour
 from relocd.errors import DriverError, PeerUnreachable, StreamError
 from relocd.pages import frames
 from relocd.pages.frames import HEADER_BYTES, Header, Kind
@@ -30,27 +30,28 @@ USER_TIMEOUT_S: Final = 30
 class Lane:
     """One connection to the peer's carrier. One thread may receive while others send."""
 
-    def __init__(self, sock: socket.socket, number: int) -> None:
+    def __init__(self, sock: socket.socket, number: int, armour: Armour | None = None) -> None:
+        """With ``armour`` it is encrypted, and the peer's part of that waited for. Raises StreamError."""
         self.number = number
-        self._sock = sock
         self.turn = threading.Lock()  # for threads that receive in turns
         self._sending = threading.Lock()
         self._header = memoryview(bytearray(HEADER_BYTES))
         _shrink_buffers(sock)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             _tune_tcp(sock)
+        self._link: Link = armour.link(sock, number) if armour else PlainLink(sock)
 
     def send(self, header: bytes, payload: Buffer) -> None:
         """Send a whole frame. Raises PeerUnreachable."""
         try:
             with self._sending:
-                _send_all(self._sock, [memoryview(header), memoryview(payload)])
+                self._link.send([memoryview(header), memoryview(payload)])
         except OSError as error:
             raise self._lost(error) from None
 
     def wait(self) -> None:
-        """Wait until there is something to receive, undisturbed by those who send (see ``_wait_readable``)."""
-        _wait_readable(self._sock)
+        """Wait until there is something to receive, undisturbed by those who send (see ``links.wait_readable``)."""
+        self._link.wait()
 
     def receive_header(self) -> Header | None:
         """Wait for a frame; None if the peer closed the lane between two frames.
@@ -82,15 +83,12 @@ class Lane:
         """Tell the peer why this side gives up, unless a frame is under way; then close, whatever happens."""
         payload = frames.abort_payload(reason)
         if self._sending.acquire(blocking=False):
-            with contextlib.suppress(OSError):
-                frame = frames.pack(Kind.ABORT, 0, payload) + payload
-                self._sock.send(frame, socket.MSG_DONTWAIT)
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
+            self._link.send_last(frames.pack(Kind.ABORT, 0, payload) + payload)
+        self._link.end()
 
     def _receive(self, memory: memoryview) -> int:
         try:
-            return _receive_all(self._sock, memory)
+            return self._link.receive(memory)
         except OSError as error:
             raise self._lost(error) from None
 
@@ -106,11 +104,11 @@ class HypervisorStream:
         _shrink_buffers(sock)
 
     def wait(self, patience_ms: int | None = None) -> bool:
-        """Wait until there is something to receive, undisturbed by those who write (see ``_wait_readable``).
+        """Wait until there is something to receive, undisturbed by those who write (see ``links.wait_readable``).
 
         False if there was nothing within ``patience_ms``.
         """
-        return _wait_readable(self._sock, patience_ms)
+        return wait_readable(self._sock, patience_ms)
 
     def receive(self, memory: memoryview) -> int:
         """Wait for bytes; 0 at the end of the stream."""
@@ -150,16 +148,6 @@ def _broken(error: OSError) -> DriverError:
     return DriverError(f"the hypervisor's stream is broken: {error.strerror or error}")
 
 
-def _wait_readable(sock: socket.socket, timeout_ms: int | None = None) -> bool:
-    """Wait in poll(2), for the rarely used direction of a busy socket; False if the time was over.
-
-    The kernel wakes a thread that is blocked in recv(2) also each time that another one may go on to send.
-    """
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(timeout_ms))
-
-
 def _shrink_buffers(sock: socket.socket) -> None:
     sock.setblocking(True)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
@@ -173,24 +161,3 @@ def _tune_tcp(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_S * 1000)
-
-
-def _send_all(sock: socket.socket, parts: Sequence[memoryview]) -> None:
-    left = [part for part in parts if len(part)]
-    while left:
-        sent = sock.sendmsg(left)
-        while left and sent >= len(left[0]):
-            sent -= len(left.pop(0))
-        if sent:
-            left[0] = left[0][sent:]
-
-
-def _receive_all(sock: socket.socket, memory: memoryview) -> int:
-    """Fill ``memory``; less only if the peer closed."""
-    got = 0
-    while got < len(memory):
-        size = sock.recv_into(memory[got:], 0, socket.MSG_WAITALL)
-        if not size:
-            break
-        got += size
-    return got

@@ -20,7 +20,7 @@ from relocd.carrier.lanes import Lane
 from relocd.carrier.reader import StreamReader
 from relocd.carrier.report import Reporter
 from relocd.carrier.sender import Job, Sender
-from relocd.carrier.side import Side
+from relocd.carrier.side import Side, armour
 from relocd.errors import DriverError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, BatchBuilder
@@ -36,7 +36,7 @@ class Source(Side):
     def __init__(
         self, reporter: Reporter, command: Send, lanes: Sequence[socket.socket], files: Sequence[int]
     ) -> None:
-        super().__init__(reporter, lanes)
+        super().__init__(reporter, lanes, armour(command.security, server_side=False))
         self._files = list(zip(command.files, files, strict=True))
         self._reader = StreamReader()
         self.sender = Sender(self.lanes, command.compression, self._reader)

@@ -19,7 +19,7 @@ from relocd.carrier.inbox import Arrival, Inbox
 from relocd.carrier.lanes import HypervisorStream, Lane
 from relocd.carrier.memory import MemoryFile
 from relocd.carrier.report import Moved, Reporter
-from relocd.carrier.side import Side
+from relocd.carrier.side import Side, armour
 from relocd.errors import DriverError, PeerUnreachable, ProtocolError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, decode_batch
@@ -42,7 +42,7 @@ class Target(Side):
     def __init__(
         self, reporter: Reporter, command: Receive, lanes: Sequence[socket.socket], files: Sequence[int]
     ) -> None:
-        super().__init__(reporter, lanes)
+        super().__init__(reporter, lanes, armour(command.security, server_side=True))
         self._stream_bytes_max = command.stream_bytes_max
         self._sink = FileSink(command.files, files)
         self._inbox = Inbox()

@@ -45,6 +45,9 @@ EXIT_CODES = (
     ExitCode(
         OUTCOME_UNKNOWN, "unknown", "the outcome of the relocation is not known here: look at both hosts"
     ),
+    ExitCode(
+        13, "untrusted", "a host did not prove who it is (TLS), or has no TLS and the other one requires it"
+    ),
     ExitCode(INTERRUPTED, "interrupted", "Ctrl-C; an undecided relocation is cancelled"),
 )
 

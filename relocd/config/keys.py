@@ -12,10 +12,11 @@ from typing import Any
 from attrs import fields_dict, frozen
 
 from relocd.config.kinds import Choice, Flag, Kind, Seconds, Text, Whole, Words
-from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, LogLevel
+from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, LogLevel, TlsMode
 from relocd.patterns import compile_pattern
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_FILE = r"/[^\x00-\x1f\x7f]+"
 
 
 @frozen
@@ -80,7 +81,8 @@ SECTIONS = (
                 "relocation_address",
                 Text(r"[A-Za-z0-9_.:%-]{0,253}", "an IP address or host name of this host, or empty"),
                 "The address to listen on. Empty means all. Name the address on the network that is kept for "
-                "relocations, if there is one: what is sent there is not encrypted, the memory of domains included.",
+                "relocations, if there is one: without TLS nothing that is sent there is encrypted, the memory of "
+                "domains included.",
             ),
         ),
     ),
@@ -103,6 +105,40 @@ SECTIONS = (
                 Words("directories, separated by white space", _check_directory),
                 "The directories in which a domain from another host may have its disks, at any depth. A domain that "
                 "names a file or device elsewhere is refused. Empty means that only domains without disks may come.",
+            ),
+        ),
+    ),
+    Section(
+        "TLS",
+        "Certificates prove which host is at the other end, and nobody on the way can read or change what is sent. "
+        "'relocctl tls' makes and installs them: docs/tls.md.",
+        (
+            Key(
+                "xen-relocation-tls",
+                "tls",
+                Choice(TlsMode),
+                "With require only hosts that prove themselves may send domains here, and this host sends to no "
+                "others. With prefer that holds for hosts that have a certificate, too; others are spoken to without "
+                "encryption, and so is everybody as long as none is installed here. An attacker on the way can make "
+                "prefer do without: use it while certificates are being handed out, then require on all hosts.",
+            ),
+            Key(
+                "xen-relocation-tls-ca",
+                "tls_ca",
+                Text(_FILE, "an absolute path"),
+                "The certificate of the authority that issues the certificates of all hosts, as PEM.",
+            ),
+            Key(
+                "xen-relocation-tls-certificate",
+                "tls_certificate",
+                Text(_FILE, "an absolute path"),
+                "The certificate of this host, as PEM. A reload reads it again, after a renewal.",
+            ),
+            Key(
+                "xen-relocation-tls-key",
+                "tls_key",
+                Text(_FILE, "an absolute path"),
+                "The private key that belongs to it, as PEM without a password, readable for root only.",
             ),
         ),
     ),

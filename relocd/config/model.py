@@ -17,6 +17,14 @@ class Compression(enum.StrEnum):
     ZSTD = "zstd"
 
 
+class TlsMode(enum.StrEnum):
+    """Whether connections to other hosts are encrypted and prove who is at their ends."""
+
+    OFF = "off"
+    PREFER = "prefer"  # if both hosts have a certificate; without them plain
+    REQUIRE = "require"
+
+
 class AcceleratorChoice(enum.StrEnum):
     """What the qemu driver may use to execute guests. AUTO is KVM where /dev/kvm works, TCG elsewhere."""
 
@@ -47,6 +55,10 @@ class Config:
     relocation_port: int = 8002
     relocation_address: str = ""  # empty: all addresses
     hosts_allow: tuple[str, ...] = (r"^localhost$", r"^localhost\.localdomain$")  # empty: nobody
+    tls: TlsMode = TlsMode.PREFER
+    tls_ca: str = "/etc/relocd/tls/ca.pem"
+    tls_certificate: str = "/etc/relocd/tls/host.pem"
+    tls_key: str = "/etc/relocd/tls/host.key"
     lanes: int = 2
     compression: Compression = Compression.AUTO
     max_bandwidth_bytes_s: int = 0  # of one relocation; 0: no limit

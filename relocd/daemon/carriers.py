@@ -24,6 +24,7 @@ from relocd.carrier.control import (
     Command,
     Event,
     FileSpec,
+    LaneSecurity,
     Limit,
     Memory,
     Quit,
@@ -87,13 +88,18 @@ class Carrier:
     # -- commands --------------------------------------------------------------------------------------------------
 
     def send_domain(
-        self, lanes: Sequence[socket.socket], files: Sequence[BootFile], boot_dir: Path, config: Config
+        self,
+        lanes: Sequence[socket.socket],
+        files: Sequence[BootFile],
+        boot_dir: Path,
+        config: Config,
+        security: LaneSecurity | None = None,
     ) -> None:
-        """Be the source: these lanes, these boot files first."""
+        """Be the source: these lanes, encrypted with ``security``; these boot files first."""
         specs = tuple(FileSpec(file.size_bytes, file.sha256) for file in files)
         opened = [os.open(boot_dir / file.sha256, os.O_RDONLY | os.O_CLOEXEC) for file in files]
         try:
-            command = Send(len(lanes), Compression(config.compression.value), specs)
+            command = Send(len(lanes), Compression(config.compression.value), specs, security)
             self._command(command, [lane.fileno() for lane in lanes] + opened)
         finally:
             for descriptor in opened:
@@ -103,11 +109,16 @@ class Carrier:
         """Put at most this much on the lanes from now on, 0 lifts it; only for one that was told to send."""
         self._command(Limit(bytes_per_s))
 
-    def receive_domain(self, lanes: Sequence[socket.socket], arrivals: Sequence[Arrival]) -> None:
-        """Be the target: these lanes, and room for these boot files."""
+    def receive_domain(
+        self,
+        lanes: Sequence[socket.socket],
+        arrivals: Sequence[Arrival],
+        security: LaneSecurity | None = None,
+    ) -> None:
+        """Be the target: these lanes, encrypted with ``security``, and room for these boot files."""
         specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
         descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
-        self._command(Receive(len(lanes), specs), descriptors)
+        self._command(Receive(len(lanes), specs, security=security), descriptors)
 
     def place_into(self, memory: GuestMemory) -> None:
         """Place pages there instead of in the stream, which is to come after this. Closes the descriptor."""

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory
 
 from relocd.daemon.detach import detach
 from relocd.daemon.dialogue import Dialogue
-from relocd.errors import PeerUnreachable, ProtocolError
+from relocd.errors import PeerUnreachable, ProtocolError, Untrusted
 from relocd.wire.messages import Abort, Hello, Lane, Message, Problem, Ready, agree
 
 M = TypeVar("M")
@@ -93,6 +93,8 @@ def expect(message: Message, kind: type[M], peer: str) -> M:
     """Narrow a message to the kind that must come now; a peer's own complaint is passed on in its words."""
     if isinstance(message, kind):
         return message
+    if isinstance(message, Problem) and message.code == Untrusted.code:
+        raise Untrusted(f"{peer} says: {message.text}")
     if isinstance(message, Problem | Abort):
         raise ProtocolError(f"{peer} says: {message.text}")
     raise ProtocolError(f"{peer} sent an unexpected {type(message).__name__.lower()}")

@@ -9,6 +9,7 @@ from attrs import define
 
 from relocd import __version__
 from relocd.config import Config
+from relocd.daemon.trust import Trust
 from relocd.drivers.base import Driver
 from relocd.host.facts import host_name
 from relocd.journal import Journal
@@ -27,6 +28,7 @@ class Context:
     config: Config
     driver: Driver
     journal: Journal
+    trust: Trust
     boot_dir: Path
     log_dir: Path
     config_file: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -15,7 +16,9 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relocd.errors import PeerUnreachable, ProtocolError
+from relocd.errors import PeerUnreachable, ProtocolError, Untrusted
+from relocd.tls import words
+from relocd.tls.channel import Channel
 from relocd.wire.lines import LineCutter
 from relocd.wire.messages import Message, Problem, decode, encode
 
@@ -36,7 +39,8 @@ class Dialogue(Protocol):
     """A peer at the other end of a connection.
 
     Messages wait in an inbox until they are taken by ``receive`` or until a handler is set with ``listen``.
-    ``idle_timeout_s`` bounds the peer's silence while it is set; 0 means no bound.
+    ``idle_timeout_s`` bounds the peer's silence while it is set; 0 means no bound. With ``channel`` all of it goes
+    through TLS.
     """
 
     log = Logger()
@@ -50,6 +54,9 @@ class Dialogue(Protocol):
         self._on_lost: Callable[[str], None] | None = None
         self._idle_timeout_s = idle_timeout_s
         self._idle: IDelayedCall | None = None
+        self._secured: Deferred[None] | None = None
+        self.channel: Channel | None = None
+        self.distrust: Untrusted | None = None
         self.lost: str | None = None
         self.peer = "?"
 
@@ -62,7 +69,30 @@ class Dialogue(Protocol):
     def send_bytes(self, data: bytes) -> None:
         """Send text for a person."""
         if self.lost is None and self.transport is not None:
-            self.transport.write(data)
+            if self.channel is None:
+                self.transport.write(data)
+            else:
+                self.channel.send(data)
+                self._flush(self.channel)
+
+    async def secure(self, channel: Channel, timeout_s: float) -> None:
+        """Begin TLS as a client, and wait until both sides have proven who they are.
+
+        Raises Untrusted, or PeerUnreachable if the connection is lost or the time is over.
+        """
+        self.channel = channel
+        self._secured = defer.Deferred()
+        self._secured.addTimeout(timeout_s, self._reactor)
+        channel.begin()
+        self._flush(channel)
+        try:
+            await self._secured
+        except defer.TimeoutError:
+            raise PeerUnreachable(f"{self.peer} did not answer within {timeout_s:g} s") from None
+        finally:
+            self._secured = None
+        if self.lost is not None:
+            raise self._why()
 
     async def receive(self, timeout_s: float) -> Message:
         """Take the next message. Raises PeerUnreachable if the connection is lost or the time is over."""
@@ -77,7 +107,7 @@ class Dialogue(Protocol):
                 self._waiter = None
         if self._inbox:
             return self._inbox.popleft()
-        raise PeerUnreachable(self.lost or "the connection is closed")
+        raise self._why()
 
     def listen(self, handler: Callable[[Message], None], on_lost: Callable[[str], None]) -> None:
         """From now on call ``handler`` with each message, waiting ones first, and ``on_lost`` once at the end."""
@@ -96,6 +126,9 @@ class Dialogue(Protocol):
         """Send what is pending, then end the connection. The owner hears nothing more."""
         self._handler = self._on_lost = None
         if self.transport is not None and self.lost is None:
+            if self.channel is not None:
+                self.channel.end()
+                self._flush(self.channel)
             self.transport.loseConnection()
 
     @property
@@ -122,7 +155,11 @@ class Dialogue(Protocol):
         self._arm()
 
     def dataReceived(self, data: bytes) -> None:
-        """Cut, decode, deliver; a peer that breaks the protocol is told and left."""
+        """Decrypt, cut, decode, deliver; a peer that breaks the protocol is told and left."""
+        if self.channel is not None:
+            data = self._decrypt(self.channel, data)
+            if not data:
+                return
         self._arm()
         try:
             for line in self._cutter.feed(data):
@@ -132,6 +169,11 @@ class Dialogue(Protocol):
                     return
         except ProtocolError as error:
             self.breach(error)
+
+    def refuse(self, error: Untrusted) -> None:
+        """Tell the peer why it is not heard, and end the connection."""
+        self.send(Problem(error.code, f"{error}. {error.hint}"))
+        self.distrustful(error)
 
     def breach(self, error: ProtocolError) -> None:
         """The peer said something it must not: tell it what, and end the connection."""
@@ -145,7 +187,41 @@ class Dialogue(Protocol):
         """The connection is gone, for whatever reason."""
         self._end(f"the connection to {self.peer} was lost: {reason.getErrorMessage()}")
 
+    def secured(self) -> None:
+        """Both sides have shown a certificate of our authority; nothing the peer said was delivered yet."""
+        if self._secured is not None and not self._secured.called:
+            self._secured.callback(None)
+
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _decrypt(self, channel: Channel, data: bytes) -> bytes:
+        before = channel.established
+        try:
+            said = channel.receive(data)
+        except ssl.SSLError as error:
+            self._flush(channel)
+            self.distrustful(words.explain(error, self.peer))
+            return b""
+        self._flush(channel)
+        if channel.established and not before:
+            self.secured()
+        if channel.ended:
+            self.tcp.loseConnection()
+        return said if self.lost is None else b""
+
+    def distrustful(self, error: Untrusted) -> None:
+        """One of both sides does not trust the other: the connection ends with that."""
+        self.log.warn("TLS with {peer}: {error}", peer=self.peer, error=error)
+        self.distrust = error
+        self.tcp.loseConnection()
+        self._end(str(error))
+
+    def _flush(self, channel: Channel) -> None:
+        if self.transport is not None and (data := channel.outgoing()):
+            self.transport.write(data)
+
+    def _why(self) -> PeerUnreachable | Untrusted:
+        return self.distrust or PeerUnreachable(self.lost or "the connection is closed")
 
     def _deliver(self, message: Message) -> None:
         if self._handler is not None:
@@ -163,8 +239,9 @@ class Dialogue(Protocol):
         self.lost = reason
         if self._idle is not None and self._idle.active():
             self._idle.cancel()
-        if self._waiter is not None and not self._waiter.called:
-            self._waiter.callback(None)
+        for waiter in (self._waiter, self._secured):
+            if waiter is not None and not waiter.called:
+                waiter.callback(None)
         if self._on_lost is not None:
             self._on_lost(reason)
 

@@ -1,4 +1,7 @@
-"""The relocation port: judges a connection before it reads a byte, then lets its first message decide what it is."""
+"""The relocation port: judges a connection before it reads a byte, then lets its first message decide what it is.
+
+The first byte says whether it is TLS. Then the certificate is judged, too, before any message is heard.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ from twisted.python.failure import Failure
 
 from relocd.daemon.dialogue import Dialogue, plain_address
 from relocd.daemon.gate import Admission, Gate
+from relocd.daemon.trust import NO_TLS_HERE, Trust
+from relocd.errors import Untrusted
+from relocd.tls.channel import RECORD_HANDSHAKE, Channel
+from relocd.wire.messages import Problem
 
 if TYPE_CHECKING:
     from twisted.internet.protocol import Protocol
@@ -29,6 +36,7 @@ class GuardedDialogue(Dialogue):
         super().__init__(factory.reactor, idle_timeout_s=factory.handshake_timeout_s)
         self._factory = factory
         self._admission = admission
+        self._silent_so_far = True
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -38,6 +46,28 @@ class GuardedDialogue(Dialogue):
             return
         self.tcp.stopReading()
         Deferred.fromCoroutine(self._factory.judge_names(self))
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._silent_so_far and self.channel is None:
+            self._silent_so_far = False
+            if data[0] == RECORD_HANDSHAKE:
+                if not self._begin_tls():
+                    return
+            else:
+                self._factory.start_session(self)
+        super().dataReceived(data)
+
+    def _begin_tls(self) -> bool:
+        credentials = self._factory.trust.credentials
+        if credentials is None:  # in plain words: a peer that may do without TLS reads them
+            self.send(Problem(NO_TLS_HERE.code, f"{NO_TLS_HERE}. {NO_TLS_HERE.hint}"))
+            self.close()
+            return False
+        self.channel = Channel(credentials.server, server_side=True)
+        return True
+
+    def secured(self) -> None:
+        Deferred.fromCoroutine(self._factory.judge_certificate(self))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._factory.count -= 1
@@ -55,6 +85,7 @@ class DoorwayFactory(Factory):
         reactor: IReactorTime,
         gate: Gate,
         start_session: StartSession,
+        trust: Trust,
         *,
         max_connections: int,
         handshake_timeout_s: float,
@@ -62,8 +93,9 @@ class DoorwayFactory(Factory):
         self.reactor = reactor
         self.handshake_timeout_s = handshake_timeout_s
         self.count = 0
+        self.trust = trust
+        self.start_session = start_session
         self._gate = gate
-        self._start_session = start_session
         self._max_connections = max_connections
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
@@ -81,7 +113,17 @@ class DoorwayFactory(Factory):
     def admit(self, dialogue: GuardedDialogue, admission: Admission) -> None:
         """The peer may speak."""
         self.log.debug("admitted {peer}: {reason}", peer=dialogue.peer, reason=admission.reason)
-        self._start_session(dialogue)
+
+    async def judge_certificate(self, dialogue: GuardedDialogue) -> None:
+        """Hear a peer whose certificate is its own; tell another one what is wrong."""
+        assert dialogue.channel is not None
+        try:
+            await self.trust.judge(dialogue.channel.peer_certificate(), dialogue.peer)
+        except Untrusted as error:
+            dialogue.refuse(error)
+            return
+        if dialogue.lost is None:
+            self.start_session(dialogue)
 
     async def judge_names(self, dialogue: GuardedDialogue) -> None:
         """Finish the admission of a peer that no address pattern matched."""

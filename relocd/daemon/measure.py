@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from relocd.config.model import Compression
 from relocd.convergence.shares import fair_shares
-from relocd.daemon.connect import Peer, connect, expect, greet
+from relocd.daemon.calling import call
+from relocd.daemon.connect import Peer, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.detach import detach
 from relocd.daemon.dialogue import Dialogue
@@ -126,7 +127,7 @@ class Measurements:
 
     async def _measure(self, peer: Peer) -> Measured:
         timeout_s = self._context.config.connect_timeout_s
-        dialogue = await connect(self._context.reactor, peer, timeout_s)
+        dialogue = await call(self._context, peer)
         try:
             theirs = await greet(dialogue, self._context.hello(), timeout_s)
             if FEATURE not in theirs.features:

@@ -7,23 +7,31 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
+from relocd.carrier.control import LaneSecurity
+from relocd.daemon.calling import call, require_lane_certificate
+from relocd.daemon.connect import Peer, expect, greet, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.errors import Cancelled, ProtocolError, Refused
 from relocd.preflight.result import Check, failures
+from relocd.tls.authority import new_lane_pair
 from relocd.wire.messages import Accept, Lane, Propose, Refuse
+from relocd.wire.tokens import lane_token
 
 
 @frozen
 class Promise:
-    """A target that has a place: how it is spoken to, and where it answers questions later."""
+    """A target that has a place: how it is spoken to, and where it answers questions later.
+
+    ``security`` is what the lanes need if the dialogue is over TLS.
+    """
 
     dialogue: Dialogue
     accept: Accept
     questions_to: Peer
+    security: LaneSecurity | None = None
 
 
 async def ask_for_place(
@@ -40,8 +48,11 @@ async def ask_for_place(
     """
     timeout_s = context.config.connect_timeout_s
     on_phase("connect")
-    dialogue = await connect(context.reactor, peer, timeout_s)
+    dialogue = await call(context, peer)
     try:
+        pair = new_lane_pair() if dialogue.channel is not None else None
+        if pair is not None:
+            proposal = evolve(proposal, lane_certificate=pair.der().hex())
         _require(wanted())
         theirs = await greet(dialogue, context.hello(), timeout_s)
         _require(wanted())
@@ -50,10 +61,12 @@ async def ask_for_place(
         on_checks(answer.checks)
         if isinstance(answer, Refuse):
             raise _refusal(answer, by=peer.host)
+        their_lanes = require_lane_certificate(dialogue, answer.lane_certificate)
     except BaseException:
         dialogue.close()
         raise
-    return Promise(dialogue, answer, Peer(dialogue.peer, theirs.port or peer.port))
+    security = LaneSecurity(pair.certificate, pair.key, their_lanes.hex()) if pair is not None else None
+    return Promise(dialogue, answer, Peer(dialogue.peer, theirs.port or peer.port), security)
 
 
 def _require(wanted: bool) -> None:
@@ -82,13 +95,15 @@ def _refusal(answer: Refuse, *, by: str) -> Refused:
 
 
 async def open_lanes(
-    reactor: Any, peer: Peer, relocation: UUID, accept: Accept, timeout_s: float
+    reactor: Any, peer: Peer, relocation: UUID, promise: Promise, timeout_s: float
 ) -> list[socket.socket]:
     """Connect all lanes that the target waits for; none is left open if one fails."""
+    accept = promise.accept
     lanes: list[socket.socket] = []
     try:
         for number in range(accept.lanes):
-            lane = Lane(relocation, accept.token, number)
+            token = lane_token(accept.token, number) if promise.security else accept.token
+            lane = Lane(relocation, token, number)
             lanes.append(await open_lane(reactor, peer, lane, timeout_s))
     except BaseException:
         for sock in lanes:

@@ -15,7 +15,8 @@ from relocd.convergence.terms import Wishes, agree
 from relocd.daemon import beginnings
 from relocd.daemon.background import insist
 from relocd.daemon.bandwidth import Bandwidth
-from relocd.daemon.connect import Peer, connect, expect, greet
+from relocd.daemon.calling import call, require_lane_certificate
+from relocd.daemon.connect import Peer, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.measure import Measurements
@@ -123,7 +124,7 @@ class Relocations:
     async def check(self, domain: DomainConfig, peer: Peer) -> tuple[Check, ...]:
         """Ask a peer whether it would take a domain; nothing moves, nothing is reserved."""
         timeout_s = self.context.config.connect_timeout_s
-        dialogue = await connect(self.context.reactor, peer, timeout_s)
+        dialogue = await call(self.context, peer)
         try:
             await greet(dialogue, self.hello(), timeout_s)
             dialogue.send(Propose(UUID(int=0), Intent.CHECK, True, False, self.context.config.lanes, domain))
@@ -163,6 +164,7 @@ class Relocations:
     async def _accept(
         self, proposal: Propose, hello: Hello, dialogue: Dialogue, checks: tuple[Check, ...]
     ) -> None:
+        their_lanes = require_lane_certificate(dialogue, proposal.lane_certificate)
         record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port))
         relocation = TargetRelocation(self.context, record, self._forget_target)
         # Registered before anything is awaited: from here on the promise counts for those who ask next.
@@ -176,7 +178,7 @@ class Relocations:
         needed = bootstore.missing(self.context.boot_dir, record.domain.boot_files)
         lanes = min(proposal.lanes, self.context.config.lanes)
         try:
-            await relocation.accept(dialogue, lanes, needed, checks)
+            await relocation.accept(dialogue, lanes, needed, checks, their_lanes)
         except BaseException:
             self._targets.pop(relocation.id, None)
             raise

@@ -15,8 +15,9 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from relocd.daemon.background import RETRY_FIRST_S, RETRY_LAST_S, background, insist
+from relocd.daemon.calling import call
 from relocd.daemon.carriers import Carrier
-from relocd.daemon.connect import Peer, connect, expect, greet
+from relocd.daemon.connect import Peer, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.errors import JournalError, RelocdError
@@ -254,7 +255,7 @@ class Runner(ABC, Generic[EffectT]):
     async def _inquire(self) -> tuple[Decision, Dialogue]:
         timeout_s = self._context.config.connect_timeout_s
         peer = Peer(self._record.peer_host, self._record.peer_port)
-        dialogue = await connect(self._context.reactor, peer, timeout_s)
+        dialogue = await call(self._context, peer)
         try:
             await greet(dialogue, self._context.hello(), timeout_s)
             dialogue.send(Inquire(self.id, self._record.token))

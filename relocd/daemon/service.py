@@ -27,6 +27,7 @@ from relocd.daemon.lookup import Resolver
 from relocd.daemon.notify import notify
 from relocd.daemon.relocations import Relocations
 from relocd.daemon.session import Session
+from relocd.daemon.trust import Trust, load_credentials
 from relocd.daemon.verbs import Desk
 from relocd.drivers.base import DriverPaths
 from relocd.drivers.registry import load_driver
@@ -36,6 +37,9 @@ from relocd.journal import Journal
 
 #: The longest run directory that is used by its own name.
 RUN_DIR_MAX_BYTES = 48
+
+#: How often it is looked whether the certificate ends soon.
+EXPIRY_INTERVAL_S = 86400.0
 
 
 @frozen
@@ -65,6 +69,7 @@ class Service:
         self._places = places
         self._lock = _prepare_directories(places)
         self._run_dir = short_name(places.run_dir)
+        self._resolver = Resolver(reactor, config.lookup_timeout_s)
         driver_paths = DriverPaths(
             state=places.state_dir, run=self._run_dir, boot=places.boot_dir, log=places.log_dir
         )
@@ -73,18 +78,20 @@ class Service:
             config=config,
             driver=load_driver(config.driver)(config, driver_paths),
             journal=Journal(places.state_dir / "journal.sqlite", reactor),
+            trust=Trust(config, self._resolver),
             boot_dir=places.boot_dir,
             log_dir=places.log_dir,
             config_file=places.config_file,
             state_dir=places.state_dir,
             run_dir=places.run_dir,
         )
-        self._resolver = Resolver(reactor, config.lookup_timeout_s)
         self._gate = Gate(AllowList(config.hosts_allow), self._resolver)
         self._relocations = Relocations(self._context)
         self._control = ControlFactory(Desk(self._context, self._relocations))
         self._ports: list[Any] = []
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
+        self._expiry = LoopingCall(self._context.trust.warn)
+        self._expiry.clock = reactor
 
     async def start(self) -> None:
         """Take up the running domains and open relocations, then open the doors and say that we are ready."""
@@ -97,6 +104,7 @@ class Service:
             listen_control(self._reactor, self._places.run_dir / "control.sock", self._control)
         )
         self._start_watchdog()
+        self._expiry.start(EXPIRY_INTERVAL_S)
         domains = len(self._context.driver.list())
         self.log.info(
             "relocd is ready: {domains} domains, relocation port {port}",
@@ -111,6 +119,7 @@ class Service:
             self._reactor,
             self._gate,
             lambda dialogue: _keep(Session(dialogue, self._relocations)),
+            self._context.trust,
             max_connections=config.max_connections,
             handshake_timeout_s=config.handshake_timeout_s,
         )
@@ -128,7 +137,7 @@ class Service:
     def reload(self) -> None:
         """Read the configuration again and use what can change while running: the allow-list, limits, timeouts.
 
-        A broken file changes nothing.
+        The certificates are read again, too. A broken file changes nothing.
         """
         notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
@@ -136,6 +145,7 @@ class Service:
                 self._places.config_file.read_text("utf-8"), source=str(self._places.config_file)
             )
             allow = AllowList(loaded.config.hosts_allow)
+            credentials = load_credentials(loaded.config)
         except (RelocdError, OSError, UnicodeDecodeError) as error:
             self.log.error("the configuration was not reloaded: {error}", error=error)
         else:
@@ -143,6 +153,8 @@ class Service:
                 self.log.warn("{warning}", warning=warning)
             self._gate.replace(allow)
             self._context.config = loaded.config
+            self._context.trust.reload(loaded.config.tls, credentials)
+            self._context.trust.warn()
             self._relocations.share_bandwidth()
             self.log.info("reloaded {file}", file=self._places.config_file)
         notify("READY=1")
@@ -152,6 +164,8 @@ class Service:
         notify("STOPPING=1")
         if self._watchdog.running:
             self._watchdog.stop()
+        if self._expiry.running:
+            self._expiry.stop()
         for port in self._ports:
             await port.stopListening()
         await self._relocations.stop()

@@ -9,6 +9,7 @@ from relocd import __version__
 from relocd.daemon.detach import detach
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.relocations import Relocations
+from relocd.daemon.trust import PLAIN_REFUSED
 from relocd.errors import ProtocolError, RelocdError
 from relocd.wire.messages import (
     Abort,
@@ -75,6 +76,9 @@ class Session:
                 self._dialogue.breach(ProtocolError("that message has no meaning at this point"))
 
     def _hello(self, hello: Hello) -> None:
+        if self._dialogue.channel is None and self._relocations.context.trust.required:
+            self._dialogue.refuse(PLAIN_REFUSED)
+            return
         ours = self._relocations.hello()
         agree(ours, hello)
         self._peer = hello
@@ -84,7 +88,7 @@ class Session:
     def _lane(self, lane: Lane) -> None:
         """Hand the connection to the relocation it names. Nothing may follow the line before our answer."""
         taker = self._relocations.lane_taker(lane)
-        if taker is None or self._dialogue.pending_bytes:
+        if taker is None or self._dialogue.pending_bytes or self._dialogue.channel is not None:
             self._dialogue.breach(ProtocolError("no relocation waits for such a lane"))
             return
         self._dialogue.listen(_ignore, _ignore)

@@ -26,7 +26,6 @@ from relocd.model import DomainState, OutcomeKind
 from relocd.preflight.result import Check
 from relocd.wire.messages import (
     Abort,
-    Accept,
     Commit,
     Decision,
     Inquire,
@@ -148,7 +147,7 @@ class SourceRelocation(Runner[SourceEffect]):
         await self._mark(Mark.BEGUN)
         if not self._opening:
             return
-        await self._patient(self._open_lanes(Peer(there.host, self.peer.port), promise.accept))
+        await self._patient(self._open_lanes(Peer(there.host, self.peer.port), promise))
         self._lanes_open = True
         self._stream_when_ready()
 
@@ -171,15 +170,16 @@ class SourceRelocation(Runner[SourceEffect]):
         rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
         self.note(MomentKind.CHECKS, checks=rows)
 
-    async def _open_lanes(self, peer: Peer, accept: Accept) -> None:
-        files = [file for file in self.domain.boot_files if file.sha256 in accept.needed]
+    async def _open_lanes(self, peer: Peer, promise: Promise) -> None:
+        files = [file for file in self.domain.boot_files if file.sha256 in promise.accept.needed]
         if files:
             self._phase("files")
         timeout_s = self._context.config.connect_timeout_s
-        lanes = await open_lanes(self._context.reactor, peer, self.id, accept, timeout_s)
+        lanes = await open_lanes(self._context.reactor, peer, self.id, promise, timeout_s)
         try:
             carrier = self._working_carrier()
-            carrier.send_domain(lanes, files, self._context.boot_dir, self._context.config)
+            config, boot_dir = self._context.config, self._context.boot_dir
+            carrier.send_domain(lanes, files, boot_dir, config, promise.security)
             self._steering.sends(carrier)
         finally:
             for sock in lanes:

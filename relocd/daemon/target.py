@@ -12,7 +12,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
+from relocd.carrier.control import (
+    CarrierDigest,
+    CarrierFailed,
+    CarrierFilesDone,
+    CarrierProgress,
+    Event,
+    LaneSecurity,
+)
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
@@ -26,6 +33,7 @@ from relocd.handover.timeline import MomentKind
 from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
 from relocd.preflight.result import Check
+from relocd.tls.authority import new_lane_pair
 from relocd.wire.messages import (
     Abort,
     Accept,
@@ -41,6 +49,7 @@ from relocd.wire.messages import (
     Standing,
     Switchover,
 )
+from relocd.wire.tokens import lane_token
 
 #: A copy that is complete says so at once; one that is not, never, in seconds.
 LOADED_WAIT_S = 3.0
@@ -60,6 +69,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self._incoming = context.driver.incoming(record.domain)
         self._lanes: dict[int, socket.socket] = {}
         self._lane_count = 0
+        self._security: LaneSecurity | None = None
         self._lane_timer: IDelayedCall | None = None
         self._arrivals: list[Arrival] = []
         self._building: Deferred[None] | None = None
@@ -93,13 +103,23 @@ class TargetRelocation(Runner[TargetEffect]):
     # -- beginnings ------------------------------------------------------------------------------------------------
 
     async def accept(
-        self, dialogue: Dialogue, lanes: int, needed: tuple[BootFile, ...], checks: tuple[Check, ...]
+        self,
+        dialogue: Dialogue,
+        lanes: int,
+        needed: tuple[BootFile, ...],
+        checks: tuple[Check, ...],
+        their_lanes: bytes,
     ) -> None:
-        """Promise a place: from now on the source may connect its lanes."""
+        """Promise a place: from now on the source may connect its lanes, with that certificate if there is one."""
         rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
         self.note(MomentKind.CHECKS, checks=rows)
         await self._mark(Mark.BEGUN)
         self._lane_count = lanes
+        certificate = ""
+        if their_lanes:
+            pair = new_lane_pair()
+            certificate = pair.der().hex()
+            self._security = LaneSecurity(pair.certificate, pair.key, their_lanes.hex())
         self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
         self._arrivals = [Arrival.create(self._context.boot_dir, file) for file in needed]
         self._lane_timer = self._context.reactor.callLater(
@@ -109,7 +129,7 @@ class TargetRelocation(Runner[TargetEffect]):
         )
         self.attach(dialogue)
         digests = tuple(file.sha256 for file in needed)
-        dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks))
+        dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks, certificate))
         if not needed:
             self._building = background(self._guard(self._build()), f"relocation {self.id}")
 
@@ -156,7 +176,9 @@ class TargetRelocation(Runner[TargetEffect]):
 
     def wants_lane(self, number: int, token: str) -> bool:
         """Is a lane of this number still missing, and does the peer know the token?"""
-        known = hmac.compare_digest(token.encode(), self._record.token.encode())
+        own = self._record.token
+        expected = lane_token(own, number) if self._security else own
+        known = hmac.compare_digest(token.encode(), expected.encode())
         return (
             known
             and self.handover.state is TargetState.RESERVED
@@ -172,7 +194,7 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
         self._carrier.receive_domain(
-            [self._lanes[index] for index in range(self._lane_count)], self._arrivals
+            [self._lanes[index] for index in range(self._lane_count)], self._arrivals, self._security
         )
         for lane in self._lanes.values():
             lane.close()

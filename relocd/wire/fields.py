@@ -63,8 +63,10 @@ class Fields:
             return default
         return printable(self._atom(key))
 
-    def exact(self, key: str, pattern: re.Pattern[str]) -> str:
+    def exact(self, key: str, pattern: re.Pattern[str], default: str | None = None) -> str:
         """A text that must match in full."""
+        if default is not None and key not in self._values:
+            return default
         value = self._atom(key)
         if not pattern.fullmatch(value):
             raise ProtocolError(f"'{self.message}': bad value for '{key}'")

@@ -27,6 +27,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
 from uuid import UUID
 
@@ -49,6 +50,8 @@ FEATURES: tuple[str, ...] = ("boot-files", "lanes", "measure", "zstd")
 
 MAX_LANES = 16
 MAX_SIZE_BYTES = 1 << 50
+
+_CERTIFICATE = re.compile(r"([0-9a-f]{2}){1,2048}")
 
 #: Of a measurement of the link, at most.
 MAX_MEASURE_BYTES = 1 << 27
@@ -103,6 +106,7 @@ class Propose:
     """The source describes the domain and asks for a place.
 
     ``lanes`` is the number it would like; ``paused`` says that the domain is paused now and must arrive so.
+    ``lane_certificate`` is what its lanes will show if the dialogue is over TLS: DER, in hex.
     """
 
     relocation: UUID
@@ -111,17 +115,22 @@ class Propose:
     paused: bool
     lanes: int
     domain: DomainConfig
+    lane_certificate: str = ""
 
 
 @frozen
 class Accept:
-    """There is a place, and it is reserved. ``needed`` lists digests of boot files that must come along."""
+    """There is a place, and it is reserved. ``needed`` lists digests of boot files that must come along.
+
+    ``lane_certificate`` as in Propose.
+    """
 
     relocation: UUID
     token: str
     lanes: int
     needed: tuple[str, ...]
     checks: tuple[Check, ...]
+    lane_certificate: str = ""
 
 
 @frozen
@@ -298,6 +307,10 @@ def _flag(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def _certificate_row(certificate: str) -> Rows:
+    return (("lane-certificate", certificate),) if certificate else ()
+
+
 def _hello(f: Fields) -> Hello:
     low, high = (to_number(text, 1, 10_000, "protocol version") for text in f.pair("protocol"))
     return Hello(
@@ -306,7 +319,7 @@ def _hello(f: Fields) -> Hello:
 
 
 def _propose(f: Fields) -> Propose:
-    f.check_mandatory(("relocation", "intent", "live", "paused", "lanes", "domain"))
+    f.check_mandatory(("relocation", "intent", "live", "paused", "lanes", "domain", "lane-certificate"))
     return Propose(
         f.uuid("relocation"),
         f.word("intent", Intent),
@@ -314,13 +327,19 @@ def _propose(f: Fields) -> Propose:
         f.flag("paused"),
         f.number("lanes", 1, MAX_LANES),
         checked(lambda: from_sxp(f.node("domain"))),
+        f.exact("lane-certificate", _CERTIFICATE, ""),
     )
 
 
 def _accept(f: Fields) -> Accept:
     needed = f.texts("needed", 8)
     return Accept(
-        f.uuid("relocation"), f.hex("token"), f.number("lanes", 1, MAX_LANES), needed, read_checks(f)
+        f.uuid("relocation"),
+        f.hex("token"),
+        f.number("lanes", 1, MAX_LANES),
+        needed,
+        read_checks(f),
+        f.exact("lane-certificate", _CERTIFICATE, ""),
     )
 
 
@@ -356,6 +375,7 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
             ("paused", _flag(m.paused)),
             ("lanes", m.lanes),
             ("domain", to_sxp(m.domain)),
+            *_certificate_row(m.lane_certificate),
         ),
         _propose,
     ),
@@ -367,6 +387,7 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
             ("lanes", m.lanes),
             ("needed", *m.needed),
             ("checks", *check_rows(m.checks)),
+            *_certificate_row(m.lane_certificate),
         ),
         _accept,
     ),
