@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,18 +11,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from relocd.carrier.control import (
-    CarrierDigest,
-    CarrierFailed,
-    CarrierFilesDone,
-    CarrierProgress,
-    Event,
-    LaneSecurity,
-)
+from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.lanes import ExpectedLanes
 from relocd.daemon.runner import Runner
 from relocd.errors import DriverError, JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
@@ -33,7 +26,6 @@ from relocd.handover.timeline import MomentKind
 from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
 from relocd.preflight.result import Check
-from relocd.tls.authority import new_lane_pair
 from relocd.wire.messages import (
     Abort,
     Accept,
@@ -49,7 +41,6 @@ from relocd.wire.messages import (
     Standing,
     Switchover,
 )
-from relocd.wire.tokens import lane_token
 
 #: A copy that is complete says so at once; one that is not, never, in seconds.
 LOADED_WAIT_S = 3.0
@@ -67,9 +58,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self.handover = TargetHandover()
         self._on_end = on_end
         self._incoming = context.driver.incoming(record.domain)
-        self._lanes: dict[int, socket.socket] = {}
-        self._lane_count = 0
-        self._security: LaneSecurity | None = None
+        self._lanes = ExpectedLanes("", 0, b"")
         self._lane_timer: IDelayedCall | None = None
         self._arrivals: list[Arrival] = []
         self._building: Deferred[None] | None = None
@@ -114,12 +103,7 @@ class TargetRelocation(Runner[TargetEffect]):
         rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
         self.note(MomentKind.CHECKS, checks=rows)
         await self._mark(Mark.BEGUN)
-        self._lane_count = lanes
-        certificate = ""
-        if their_lanes:
-            pair = new_lane_pair()
-            certificate = pair.der().hex()
-            self._security = LaneSecurity(pair.certificate, pair.key, their_lanes.hex())
+        self._lanes = ExpectedLanes(self._record.token, lanes, their_lanes)
         self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
         self._arrivals = [Arrival.create(self._context.boot_dir, file) for file in needed]
         self._lane_timer = self._context.reactor.callLater(
@@ -129,7 +113,7 @@ class TargetRelocation(Runner[TargetEffect]):
         )
         self.attach(dialogue)
         digests = tuple(file.sha256 for file in needed)
-        dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks, certificate))
+        dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks, self._lanes.certificate))
         if not needed:
             self._building = background(self._guard(self._build()), f"relocation {self.id}")
 
@@ -176,28 +160,17 @@ class TargetRelocation(Runner[TargetEffect]):
 
     def wants_lane(self, number: int, token: str) -> bool:
         """Is a lane of this number still missing, and does the peer know the token?"""
-        own = self._record.token
-        expected = lane_token(own, number) if self._security else own
-        known = hmac.compare_digest(token.encode(), expected.encode())
-        return (
-            known
-            and self.handover.state is TargetState.RESERVED
-            and number < self._lane_count
-            and number not in self._lanes
-        )
+        return self.handover.state is TargetState.RESERVED and self._lanes.wants(number, token)
 
     def take_lane(self, number: int, sock: socket.socket) -> None:
         """A lane has connected; the last one starts the carrier's work."""
-        self._lanes[number] = sock
-        if len(self._lanes) < self._lane_count or self._carrier is None:
+        self._lanes.take(number, sock)
+        if not self._lanes.complete or self._carrier is None:
             return
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
-        self._carrier.receive_domain(
-            [self._lanes[index] for index in range(self._lane_count)], self._arrivals, self._security
-        )
-        for lane in self._lanes.values():
-            lane.close()
+        self._carrier.receive_domain(self._lanes.sockets, self._arrivals, self._lanes.security)
+        self._lanes.close()
         self._spawn(self._listen_when_ready(), "joining lanes and stream")
 
     async def _build(self) -> None:
@@ -209,7 +182,7 @@ class TargetRelocation(Runner[TargetEffect]):
 
     async def _listen_when_ready(self) -> None:
         """Once the domain is built and all lanes are there, in whichever order: join them in the carrier."""
-        if self._stream is None or len(self._lanes) < self._lane_count:
+        if self._stream is None or not self._lanes.complete:
             return
         stream, self._stream = self._stream, None
         with stream:
@@ -421,8 +394,7 @@ class TargetRelocation(Runner[TargetEffect]):
     async def _finish(self) -> None:
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
-        for lane in self._lanes.values():
-            lane.close()
+        self._lanes.close()
         for arrival in self._arrivals:
             arrival.discard()
         if self._stream is not None:
