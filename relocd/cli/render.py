@@ -88,6 +88,7 @@ _INFO_LABELS = {
     "host": "host",
     "address": "relocation address",
     "port": "relocation port",
+    "tls": "TLS",
     "driver": "driver",
     "driver_version": "hypervisor version",
     "accelerators": "accelerators",

@@ -8,6 +8,15 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
+from relocd.daemon.dialogue import Dialogue
+from relocd.tls.stream import TlsStream
+
+
+def detach_stream(dialogue: Dialogue) -> socket.socket | TlsStream:
+    """The same for a dialogue, its TLS included, of which nothing may be pending either."""
+    sock = detach(dialogue.tcp)
+    return TlsStream(sock, dialogue.channel) if dialogue.channel is not None else sock
+
 
 def detach(transport: Connection) -> socket.socket:
     """Return a blocking duplicate of the connection's socket; Twisted forgets the connection without ending it.

@@ -20,16 +20,19 @@ from relocd.convergence.shares import fair_shares
 from relocd.daemon.calling import call
 from relocd.daemon.connect import Peer, expect, greet
 from relocd.daemon.context import Context
-from relocd.daemon.detach import detach
+from relocd.daemon.detach import detach_stream
 from relocd.daemon.dialogue import Dialogue
 from relocd.errors import BadState, PeerUnreachable, ProtocolError, RelocdError
 from relocd.model import DomainStatus
 from relocd.net import gauge
 from relocd.prediction import Assumptions, Prediction, Verdict, predict, prediction_object
 from relocd.prediction import Measured as Sampled
+from relocd.tls.stream import TlsStream
 from relocd.wire.messages import MAX_MEASURE_BYTES, Measure, Measured, Problem, Ready, decode, encode
 
 FEATURE = "measure"
+
+Stream = socket.socket | TlsStream
 
 #: One measurement of a link.
 MEASURE = Measure(size_bytes=MAX_MEASURE_BYTES, duration_ms=1000)
@@ -66,7 +69,7 @@ class Measurements:
         self._context = context
         self._guests: set[UUID] = set()
         self._peers: set[str] = set()
-        self._sockets: set[socket.socket] = set()
+        self._sockets: set[Stream] = set()
         self._told: dict[tuple[UUID, str, int], tuple[float, Fields]] = {}
 
     # -- for this host's operators ---------------------------------------------------------------------------------
@@ -134,7 +137,7 @@ class Measurements:
                 raise ProtocolError(f"{peer.host} runs {theirs.software}, which does not know how")
             dialogue.send(MEASURE)
             expect(await dialogue.receive(timeout_s), Ready, dialogue.peer)
-            sock = detach(dialogue.tcp)
+            sock = detach_stream(dialogue)
         except BaseException:
             dialogue.close()
             raise
@@ -153,7 +156,7 @@ class Measurements:
             dialogue.close()
             return
         self._peers.add(peer)
-        sock = detach(dialogue.tcp)
+        sock = detach_stream(dialogue)
         done = self._in_thread(sock, lambda: _count(sock, wish))
         done.addErrback(
             lambda failure: self.log.warn("measuring for {peer} failed: {why}", peer=peer, why=failure.value)
@@ -162,13 +165,13 @@ class Measurements:
 
     # -- both ------------------------------------------------------------------------------------------------------
 
-    def _in_thread(self, sock: socket.socket, work: Callable[[], T]) -> Deferred[T]:
+    def _in_thread(self, sock: Stream, work: Callable[[], T]) -> Deferred[T]:
         """Blocking work on a connection, which it closes."""
         self._sockets.add(sock)
         done: Deferred[T] = deferToThread(work)
         return done.addBoth(self._thread_ended, sock)
 
-    def _thread_ended(self, result: T, sock: socket.socket) -> T:
+    def _thread_ended(self, result: T, sock: Stream) -> T:
         self._sockets.discard(sock)
         return result
 
@@ -179,7 +182,7 @@ class Measurements:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
-def _send(sock: socket.socket, peer: Peer, limit_bytes_s: int) -> Measured:
+def _send(sock: Stream, peer: Peer, limit_bytes_s: int) -> Measured:
     with sock:
         try:
             gauge.send(sock, MEASURE.size_bytes, MEASURE.duration_ms / 1000, limit_bytes_s)
@@ -193,7 +196,7 @@ def _send(sock: socket.socket, peer: Peer, limit_bytes_s: int) -> Measured:
     return expect(answer, Measured, peer.host)
 
 
-def _count(sock: socket.socket, wish: Measure) -> None:
+def _count(sock: Stream, wish: Measure) -> None:
     with sock:
         sock.settimeout(ANSWER_S)
         sock.sendall(encode(Ready()))

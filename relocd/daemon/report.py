@@ -20,6 +20,7 @@ from relocd.errors import (
     Refused,
     RelocdError,
     StreamError,
+    Untrusted,
 )
 from relocd.handover.machine import Failure
 from relocd.handover.record import Record
@@ -40,6 +41,7 @@ EXIT_CODES: dict[str, int] = {
         JournalError,
         Cancelled,
         OutcomeUnknown,
+        Untrusted,
     )
 }
 

@@ -55,6 +55,14 @@ class Trust:
         """Is plain talk out of the question?"""
         return self.mode is TlsMode.REQUIRE
 
+    def describe(self) -> str:
+        """For ``relocctl info``: the mode, and until when our certificate holds."""
+        if self.credentials is None:
+            return "off" if self.mode is TlsMode.OFF else f"{self.mode.value}; no certificate is installed"
+        own = self.credentials.own
+        said = own.warning() or f"certificate of {own.holders}, until {own.not_after:%Y-%m-%d}"
+        return f"{self.mode.value}; {said}"
+
     def warn(self) -> None:
         """Say in the log that our own certificate ends soon."""
         if self.credentials is not None and (warning := self.credentials.own.warning()):

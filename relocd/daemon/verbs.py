@@ -261,6 +261,7 @@ async def _info(desk: Desk, request: Request) -> Fields:
         "memory_free_mib": facts.memory_available_mib(),
         "memory_reserved_mib": desk.relocations.reserved_mib(),
         "domains": len(context.driver.list()),
+        "tls": context.trust.describe(),
         "config_file": str(context.config_file),
         "state_dir": str(context.state_dir),
         "run_dir": str(context.run_dir),

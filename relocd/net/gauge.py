@@ -6,9 +6,8 @@ Every call ends in time, whatever the peer does. Sockets stay the caller's.
 from __future__ import annotations
 
 import os
-import socket
 import time
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -22,6 +21,18 @@ FIRST_BYTE_S: Final = 3.0
 LINE_MAX_BYTES: Final = 256
 
 
+class Stream(Protocol):
+    """What is used of a socket, or of one with TLS around it."""
+
+    def settimeout(self, seconds: float | None, /) -> None: ...
+
+    def send(self, data: memoryview, /) -> int: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def recv_into(self, memory: bytearray, size: int = 0, /) -> int: ...
+
+
 @frozen
 class Arrived:
     """What was counted: bytes, and the seconds that they took."""
@@ -30,7 +41,7 @@ class Arrived:
     duration_s: float
 
 
-def send(sock: socket.socket, size_bytes: int, duration_s: float, limit_bytes_s: int = 0) -> int:
+def send(sock: Stream, size_bytes: int, duration_s: float, limit_bytes_s: int = 0) -> int:
     """Send so much, for so long, no faster than the limit (0: none); returns how much was taken by the system.
 
     Ends early, without an error, if the peer does not read or hangs up: what it counted says the rest.
@@ -49,7 +60,7 @@ def send(sock: socket.socket, size_bytes: int, duration_s: float, limit_bytes_s:
     return sent
 
 
-def count(sock: socket.socket, size_bytes: int, duration_s: float) -> Arrived:
+def count(sock: Stream, size_bytes: int, duration_s: float) -> Arrived:
     """Count what arrives, until so much is there, the time is over, or the peer ends it. Raises OSError."""
     buffer = bytearray(CHUNK_BYTES)
     sock.settimeout(FIRST_BYTE_S)
@@ -74,7 +85,7 @@ def count(sock: socket.socket, size_bytes: int, duration_s: float) -> Arrived:
     return Arrived(total - began_bytes, last_s - began_s)
 
 
-def read_line(sock: socket.socket, timeout_s: float) -> bytes:
+def read_line(sock: Stream, timeout_s: float) -> bytes:
     """One short line. Raises OSError, and ValueError for what is none."""
     deadline_s, line = time.monotonic() + timeout_s, b""
     while not line.endswith(b"\n"):
@@ -90,7 +101,7 @@ def read_line(sock: socket.socket, timeout_s: float) -> bytes:
     return line
 
 
-def drain(sock: socket.socket, timeout_s: float) -> None:
+def drain(sock: Stream, timeout_s: float) -> None:
     """Take what still comes, so that closing does not destroy an answer that is on its way; bounded."""
     deadline_s, buffer = time.monotonic() + timeout_s, bytearray(CHUNK_BYTES)
     try:

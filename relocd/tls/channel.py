@@ -55,7 +55,7 @@ class Channel:
             self._shake()
         return self._read() if self.established else b""
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Say something, as soon as the channel is established."""
         view = memoryview(data)
         while len(view):

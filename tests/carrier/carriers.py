@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from relocd.carrier import control
-from relocd.carrier.control import DATAGRAM_BYTES_MAX, Command, Event, FileSpec, LaneSecurity, dump_command, parse_event
+from relocd.carrier.control import (
+    DATAGRAM_BYTES_MAX,
+    Command,
+    Event,
+    FileSpec,
+    LaneSecurity,
+    dump_command,
+    parse_event,
+)
 from relocd.pages.choice import Compression
 
 PATIENCE_S = 20.0
@@ -122,14 +130,16 @@ class Pair:
         between: Callable[[int], tuple[socket.socket, socket.socket]] = lambda _: tcp_pair(),
         security: tuple[LaneSecurity | None, LaneSecurity | None] = (None, None),
     ) -> None:
-        """Tell both to begin. ``between`` makes the two ends of a lane; ``security`` is the source's, the target's."""
+        """Tell both to begin. ``between`` makes the two ends of a lane; ``security`` is source's and target's."""
         pairs = [between(number) for number in range(lanes)]
         specs = tuple(FileSpec(len(data), hashlib.sha256(data).hexdigest()) for data in files)
         send = control.Send(lanes, Compression(compression), specs, security[0])
         self.source.tell(send, *[near for near, _ in pairs], *map(memory_file, files))
         writable = [os.open(path, os.O_WRONLY | os.O_CREAT, 0o600) for path in sinks]
         self.target.tell(
-            control.Receive(lanes, specs, stream_bytes_max, security[1]), *[far for _, far in pairs], *writable
+            control.Receive(lanes, specs, stream_bytes_max, security[1]),
+            *[far for _, far in pairs],
+            *writable,
         )
 
     def start(self) -> None:

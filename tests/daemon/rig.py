@@ -13,6 +13,7 @@ from attrs import evolve
 
 from relocd.cli.client import Client, DaemonError
 from relocd.config import Config
+from relocd.config.keys import KEYS
 from relocd.daemon.service import Places, Service
 from relocd.drivers.memory import Host, host_at
 from relocd.handover.record import Mark
@@ -50,6 +51,12 @@ class Daemon:
         self.service = call(make)
         run(self.service.start())
         self.client = Client(str(self.places.run_dir / "control.sock"))
+
+    def reload(self) -> None:
+        """As on SIGHUP, with the settings that it has: its certificates are read again."""
+        lines = [f"({key.name} {key.kind.show(getattr(self.config, key.field))})\n" for key in KEYS]
+        self.places.config_file.write_text("".join(lines))
+        call(self.service.reload)
 
     def stop(self) -> None:
         run(self.service.stop())

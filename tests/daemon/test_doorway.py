@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from relocd.allow import AllowList
+from relocd.config import Config
+from relocd.config.model import TlsMode
 from relocd.daemon.detach import detach
 from relocd.daemon.dialogue import Dialogue, plain_address
 from relocd.daemon.doorway import DoorwayFactory
 from relocd.daemon.gate import Gate
 from relocd.daemon.lookup import Resolver, confirmed_names
 from relocd.daemon.session import Session
+from relocd.daemon.trust import Trust
 from relocd.wire.messages import Hello, Problem, decode, encode
 from tests.reactor import call, run
 
@@ -27,6 +30,9 @@ class Desk:
     class context:  # noqa: N801 - stands for an attribute
         class config:  # noqa: N801
             idle_timeout_s = 60.0
+
+        class trust:  # noqa: N801
+            required = False
 
     def hello(self) -> Hello:
         return Hello("relocd test", "here", 8002)
@@ -46,11 +52,13 @@ def door() -> Iterator[OpenDoor]:
     def build(patterns: list[str], limit: int, handshake_s: float) -> tuple[str, int]:
         from twisted.internet import reactor
 
-        gate = Gate(AllowList(patterns), Resolver(reactor, 2.0))
+        resolver = Resolver(reactor, 2.0)
+        gate = Gate(AllowList(patterns), resolver)
         factory = DoorwayFactory(
             reactor,  # type: ignore[arg-type]
             gate,
             lambda dialogue: Session(dialogue, Desk()) and None,  # type: ignore[arg-type]
+            Trust(Config(tls=TlsMode.OFF), resolver),
             max_connections=limit,
             handshake_timeout_s=handshake_s,
         )
