@@ -173,6 +173,22 @@ class Wire:
         return b""
 
 
+class LaneThief(Wire):
+    """Lets lanes be announced, then says something else on them."""
+
+    def __init__(self, place: Place) -> None:
+        self._lanes: set[socket.socket] = set()
+        super().__init__(place)
+
+    def _take(self, source: socket.socket, target: socket.socket) -> bytes:
+        data = super()._take(source, target)
+        if data.startswith(b"(lane"):
+            self._lanes.add(source)
+        elif source in self._lanes:
+            return bytes(len(data))
+        return data
+
+
 def _shut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)

@@ -20,6 +20,7 @@ from relocd.cli.picture import picture
 from relocd.cli.plot import svg
 from relocd.cli.progress import JsonView, View, view_for
 from relocd.cli.quantities import limit_options
+from relocd.cli.tls import tls
 from relocd.errors import RelocdError, UsageError
 
 GROUP_EPILOG = f"""\b
@@ -77,6 +78,8 @@ def verb(name: str | None = None, *, epilog: str = "") -> Callable[[Callable[...
 
     return decorate
 
+
+cli.add_command(tls)
 
 domain_argument = click.argument("domain")
 host_argument = click.argument("host")

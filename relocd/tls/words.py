@@ -39,7 +39,7 @@ def explain(error: ssl.SSLError, peer: str) -> Untrusted:
     """The error of a handshake with ``peer`` as one that says which side has to do what."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _unverified(error, peer)
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # set by OpenSSL's errors only
     for alert, meaning in _ALERTS.items():
         if "ALERT" in reason and reason.endswith(alert):
             return Untrusted(

@@ -48,6 +48,7 @@ def test_the_numbers_are_those_that_scripts_rely_on() -> None:
         (10, "journal"),
         (11, "cancelled"),
         (12, "unknown"),
+        (13, "untrusted"),
         (130, "interrupted"),
     ]
     assert errors.UnknownDomain.exit_code == exitcodes.UNKNOWN_DOMAIN

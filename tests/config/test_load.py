@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relocd.config import AcceleratorChoice, Compression, Config, LogLevel
 from relocd.config.keys import BY_NAME
 from relocd.config.load import load_config
-from relocd.config.model import MIB
+from relocd.config.model import MIB, TlsMode
 from relocd.config.xend import WITHOUT_MEANING
 from relocd.errors import ConfigError
 
@@ -50,6 +50,11 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(xen-relocation-hosts-allow ('^a$' '^b$'))", "hosts_allow", ("^a$", "^b$")),
     (r"(xen-relocation-hosts-allow '^a\\.b$')", "hosts_allow", (r"^a\.b$",)),
     (r"(xen-relocation-hosts-allow '^a\.b$')", "hosts_allow", (r"^a\.b$",)),
+    ("(xen-relocation-tls Require)", "tls", TlsMode.REQUIRE),
+    ("(xen-relocation-tls OFF)", "tls", TlsMode.OFF),
+    ("(xen-relocation-tls-ca /a/ca)", "tls_ca", "/a/ca"),
+    ("(xen-relocation-tls-certificate '/a b/c')", "tls_certificate", "/a b/c"),
+    ("(xen-relocation-tls-key /a/k)", "tls_key", "/a/k"),
     ("(xen-relocation-lanes 1)", "lanes", 1),
     ("(xen-relocation-compression ZSTD)", "compression", Compression.ZSTD),
     ("(xen-relocation-max-bandwidth 100)", "max_bandwidth_bytes_s", 100 * MIB),

@@ -18,7 +18,7 @@ from relocd.handover.record import Mark
 from relocd.wire.messages import Hello, Problem, decode, encode
 from tests.certificates import OTHER_AUTHORITY, tls
 from tests.daemon.rig import DOMAIN_FILE, Daemon, Held, arrived, at_home, marks, settled
-from tests.link import Wire, loopback
+from tests.link import LaneThief, Wire, loopback
 
 HELLO = encode(Hello("test", "tester", 0))
 Make = Callable[..., Daemon]
@@ -180,22 +180,6 @@ def test_the_link_is_measured_through_tls(make: Make) -> None:
     assert reply["prediction"] is not None, reply
 
 
-class LaneThief(Wire):
-    """Lets lanes be announced, then says something else on them."""
-
-    def __init__(self, port: int) -> None:
-        self._lanes: set[socket.socket] = set()
-        super().__init__(loopback(port))
-
-    def _take(self, source: socket.socket, target: socket.socket) -> bytes:
-        data = super()._take(source, target)
-        if data.startswith(b"(lane"):
-            self._lanes.add(source)
-        elif source in self._lanes:
-            return bytes(len(data))
-        return data
-
-
 def say(port: int, data: bytes) -> bytes:
     """Say that in plain, and hear all of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
@@ -309,7 +293,7 @@ def test_a_lane_shows_its_own_token_once(make: Make) -> None:
 def test_a_foreign_lane_ends_the_relocation_and_not_the_domain(make: Make) -> None:
     """Somebody on the way who takes a lane's place cannot shake hands."""
     source, target = make(), make()
-    wire = LaneThief(target.port)
+    wire = LaneThief(loopback(target.port))
     try:
         outcome = source.migrate(wire.port)
         assert outcome["outcome"] == "failed", outcome
