@@ -94,7 +94,7 @@ def load_credentials(config: Config) -> Credentials | None:
     if config.tls is TlsMode.OFF:
         return None
     ca, certificate, key = (Path(p) for p in (config.tls_ca, config.tls_certificate, config.tls_key))
-    missing = [path for path in (ca, certificate, key) if not path.exists()]
+    missing = [path for path in (ca, certificate, key) if not _exists(path)]
     if len(missing) == 3 and config.tls is TlsMode.PREFER:
         return None
     if missing:
@@ -108,6 +108,13 @@ def load_credentials(config: Config) -> Credentials | None:
         make_context(ca, certificate, key, server_side=False),
         _own(certificate),
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigError(f"cannot be looked at: {error.strerror}", source=str(path)) from error
 
 
 def _own(path: Path) -> Certificate:
