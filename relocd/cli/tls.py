@@ -33,7 +33,8 @@ Three hosts, the authority on the first:
 def tls() -> None:
     """Make and install the certificates with which hosts prove who they are.
 
-    One host has the authority, whose certificate all hosts trust and whose key never leaves it.
+    One host has the authority, whose certificate all hosts trust and whose key never leaves it. Every command takes
+    --json.
     """
 
 

@@ -193,7 +193,7 @@ class TargetRelocation(Runner[TargetEffect]):
                 self._carrier.place_into(memory)
                 self.log.info("{id}: pages go straight into the guest's memory", id=self.id)
             self._carrier.stream(stream)
-        self._spawn(self._watch_loaded(), "loading")
+        self._spawn(self._patient(self._watch_loaded()), "loading")
         self._event(TargetEvent.LISTENING)
 
     async def _watch_loaded(self) -> None:

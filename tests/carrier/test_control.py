@@ -22,6 +22,7 @@ from relocd.carrier.control import (
     CarrierProgress,
     CarrierReady,
     FileSpec,
+    LaneSecurity,
     Limit,
     Memory,
     Quit,
@@ -44,9 +45,12 @@ _lanes = st.integers(1, 15)
 _totals = st.builds(Totals, _counts, _counts, st.binary(min_size=16, max_size=16).map(bytes.hex))
 _progress = st.builds(CarrierProgress, *[_counts] * 6)
 
+_certificates = st.binary(min_size=1, max_size=2048).map(bytes.hex)
+_security = st.none() | st.builds(LaneSecurity, st.text(), st.text(), _certificates)
+
 commands = st.one_of(
-    st.builds(Send, _lanes, st.sampled_from(Compression), _files),
-    st.builds(Receive, _lanes, _files, _counts),
+    st.builds(Send, _lanes, st.sampled_from(Compression), _files, _security),
+    st.builds(Receive, _lanes, _files, _counts, _security),
     st.builds(Limit, _counts),
     st.builds(Memory, st.text(), _counts, _counts),
     st.sampled_from([Stream(), AskDigest(), Quit()]),
@@ -108,14 +112,34 @@ WRONG = {
     "fraction": (b'{"do": "limit", "bytes_per_s": 1.5}', "whole number, not 1.5"),
     "boolean": (b'{"do": "limit", "bytes_per_s": true}', "whole number, not True"),
     "huge": (b'{"do": "limit", "bytes_per_s": 9223372036854775808}', "whole number"),
-    "no lanes": (b'{"do": "receive", "lanes": 0, "files": [], "stream_bytes_max": 0}', "1 to 15, not 0"),
-    "too many lanes": (b'{"do": "receive", "lanes": 16, "files": [], "stream_bytes_max": 0}', "1 to 15"),
-    "compression": (b'{"do": "send", "lanes": 1, "files": [], "compression": "lzma"}', "lzma"),
-    "files": (b'{"do": "receive", "lanes": 1, "files": {}, "stream_bytes_max": 0}', "files must be a list"),
-    "file": (b'{"do": "receive", "lanes": 1, "files": [1], "stream_bytes_max": 0}', "an object is needed"),
+    "no lanes": (
+        b'{"do": "receive", "lanes": 0, "files": [], "stream_bytes_max": 0, "security": null}',
+        "1 to 15, not 0",
+    ),
+    "too many lanes": (
+        b'{"do": "receive", "lanes": 16, "files": [], "stream_bytes_max": 0, "security": null}',
+        "1 to 15",
+    ),
+    "compression": (
+        b'{"do": "send", "lanes": 1, "files": [], "compression": "lzma", "security": null}',
+        "lzma",
+    ),
+    "files": (
+        b'{"do": "receive", "lanes": 1, "files": {}, "stream_bytes_max": 0, "security": null}',
+        "files must be a list",
+    ),
+    "file": (
+        b'{"do": "receive", "lanes": 1, "files": [1], "stream_bytes_max": 0, "security": null}',
+        "an object is needed",
+    ),
     "hash": (
-        b'{"do": "receive", "lanes": 1, "files": [{"size_bytes": 1, "sha256": "AB"}], "stream_bytes_max": 0}',
+        b'{"do": "receive", "lanes": 1, "files": [{"size_bytes": 1, "sha256": "AB"}], "stream_bytes_max": 0, "security": null}',
         "64 lower-case hex",
+    ),
+    "certificate": (
+        b'{"do": "receive", "lanes": 1, "files": [], "stream_bytes_max": 0,'
+        b' "security": {"certificate": "", "key": "", "peer": "AB"}}',
+        "peer must be a certificate",
     ),
     "too long": (b'{"do": "quit"}' + b" " * (64 << 10), "longer than 65536"),
 }

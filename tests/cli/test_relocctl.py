@@ -28,6 +28,7 @@ VERBS = (
     "resolve",
     "shutdown",
     "status",
+    "tls",
     "unpause",
 )
 

@@ -125,8 +125,8 @@ BROKEN = {
     "other authority": (OWN.key + OWN.certificate + OTHER_AUTHORITY.certificate, "does not come from"),
     "wrong order": (OWN.key + AUTHORITY.certificate + OWN.certificate, "does not belong"),
     "broken certificate": (
-        OWN.key + OWN.certificate[:200] + "\n-----END CERTIFICATE-----\n" + AUTHORITY.certificate,
-        "",
+        OWN.key + OWN.certificate.replace("\nMII", "\nMMM") + AUTHORITY.certificate,
+        "no certificate in PEM form",
     ),
 }
 
