@@ -12,11 +12,13 @@ import json
 import mmap
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import asdict, evolve, frozen
 
+from tests.certificates import secure
 from tests.contenders import Figures, Load, Own, Peer
 from tests.scene import Scene
 from tests.testbed.network import Shape
@@ -91,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in arguments.scenario or SCENARIOS:
         scenario = _adapted(SCENARIOS[name], arguments)
         print(f"{name}: {scenario.title}; {scenario.load}", flush=True)
-        figures, bad = compare(scenario)
+        with tempfile.TemporaryDirectory() as directory:
+            figures, bad = compare(scenario, secure(Path(directory)) if arguments.tls else None)
         reached = report(scenario, figures)
         sound = sound and not bad and all(row.completed for row in figures[Own.name])
         if bad:
@@ -107,10 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if sound else 1
 
 
-def compare(scenario: Scenario) -> tuple[dict[str, list[Figures]], int]:
-    """All runs, and the number of bad pages that the guests found."""
+def compare(
+    scenario: Scenario, settings: Mapping[str, str | int] | None = None
+) -> tuple[dict[str, list[Figures]], int]:
+    """All runs, and the number of bad pages that the guests found. ``settings`` are those of relocd."""
     figures: dict[str, list[Figures]] = {Peer.name: [], Own.name: []}
-    with Scene() as scene, Peer(scene, scenario.load) as peer:
+    with Scene(settings=settings) as scene, Peer(scene, scenario.load) as peer:
         peer.wait_filled()
         peer.pause()
         own = Own(scene, scenario.load)
@@ -208,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--runs", type=int, help="moves of each, in turn, instead of the scenario's own number"
     )
+    parse.add_argument("--tls", action="store_true", help="relocd's hosts have certificates and require TLS")
     parse.add_argument("--memory", type=int, help="of the guest, MiB (default 2048)")
     parse.add_argument("--json", type=Path, help="also write every figure here")
     return parse

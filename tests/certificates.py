@@ -8,6 +8,7 @@ from typing import Any
 
 from relocd.config.model import TlsMode
 from relocd.tls.authority import Pair, issue, new_authority
+from tests.testbed.network import HOSTS, SUBNET
 
 AUTHORITY = new_authority()
 OTHER_AUTHORITY = new_authority()
@@ -33,3 +34,10 @@ def tls(
     """The settings of a host with a certificate for ``holders``, for 127.0.0.1 if there are none."""
     own = issue(authority, holders or ("127.0.0.1",), now=LONG_AGO if expired else None)
     return {"tls": mode, **lay_out(directory, authority, own)}
+
+
+def secure(directory: Path, *holders: str, **options: Any) -> dict[str, str]:
+    """The same as a configuration file has it, for the hosts of the testbed if nobody is named."""
+    hosts = [f"{SUBNET}.{number}" for number in HOSTS.values()]
+    fields = tls(directory, *(holders or hosts), **options)
+    return {f"xen-relocation-{name.replace('_', '-')}": str(value) for name, value in fields.items()}

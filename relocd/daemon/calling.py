@@ -5,24 +5,26 @@ from __future__ import annotations
 from relocd.daemon.connect import Peer, connect
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
-from relocd.daemon.trust import Credentials
+from relocd.daemon.trust import NO_TLS_HERE, Credentials
 from relocd.errors import Untrusted
 from relocd.tls.channel import Channel
 from relocd.tls.words import SpeaksPlain
 
 
-async def call(context: Context, peer: Peer) -> Dialogue:
+async def call(context: Context, peer: Peer, *, secure: bool = False) -> Dialogue:
     """Connect, and know by certificate who answers. Raises PeerUnreachable or Untrusted; no connection is left then.
 
-    A peer that has no TLS is spoken to in plain, unless TLS is required here.
+    A peer that has no TLS is spoken to in plain, unless TLS is required here, or ``secure`` now.
     """
     timeout_s = context.config.connect_timeout_s
     credentials = context.trust.credentials
+    if secure and credentials is None:
+        raise Untrusted(str(NO_TLS_HERE), hint=NO_TLS_HERE.hint)
     if credentials is not None:
         try:
             return await _call_securely(context, credentials, peer, timeout_s)
         except SpeaksPlain:
-            if context.trust.required:
+            if secure or context.trust.required:
                 raise
     return await connect(context.reactor, peer, timeout_s)
 

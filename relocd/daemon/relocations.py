@@ -237,6 +237,7 @@ class Relocations:
         for register in (self._sources, self._targets):
             relocation = register.get(question.relocation)
             if relocation is not None and relocation.token_matches(question.token):
+                relocation.check_secure(dialogue)
                 dialogue.send(Standing(question.relocation, relocation.standing()))
                 relocation.attach(dialogue)
                 return

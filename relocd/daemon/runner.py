@@ -20,7 +20,7 @@ from relocd.daemon.carriers import Carrier
 from relocd.daemon.connect import Peer, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
-from relocd.errors import JournalError, RelocdError
+from relocd.errors import JournalError, RelocdError, Untrusted
 from relocd.handover.machine import Failure
 from relocd.handover.record import Mark, Record
 from relocd.handover.timeline import MomentKind, Timeline
@@ -74,6 +74,7 @@ class Runner(ABC, Generic[EffectT]):
         self._carrier: Carrier | None = None
         self._turn = DeferredLock()
         self._halted = False
+        self._secure = False  # once over TLS, never again without
         self._noted_state = ""
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
@@ -202,10 +203,19 @@ class Runner(ABC, Generic[EffectT]):
         if self._dialogue is not None and self._dialogue is not dialogue:
             self._dialogue.close()
         self._dialogue = dialogue
+        self._secure = dialogue.channel is not None
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         if not self._ticker.running:
             self._ticker.start(TICK_S, now=False)
         dialogue.listen(self._message, self._link_lost)
+
+    def check_secure(self, dialogue: Dialogue) -> None:
+        """Raises Untrusted if the relocation was over TLS and this connection is not."""
+        if self._secure and dialogue.channel is None:
+            raise Untrusted(
+                f"relocation {self.id} began over TLS and is not continued without",
+                hint="See that both hosts have a valid certificate ('relocctl tls show').",
+            )
 
     def token_matches(self, token: str) -> bool:
         """Does a peer that names this relocation know its token?"""
@@ -255,7 +265,7 @@ class Runner(ABC, Generic[EffectT]):
     async def _inquire(self) -> tuple[Decision, Dialogue]:
         timeout_s = self._context.config.connect_timeout_s
         peer = Peer(self._record.peer_host, self._record.peer_port)
-        dialogue = await call(self._context, peer)
+        dialogue = await call(self._context, peer, secure=self._secure)
         try:
             await greet(dialogue, self._context.hello(), timeout_s)
             dialogue.send(Inquire(self.id, self._record.token))

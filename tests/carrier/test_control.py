@@ -133,7 +133,8 @@ WRONG = {
         "an object is needed",
     ),
     "hash": (
-        b'{"do": "receive", "lanes": 1, "files": [{"size_bytes": 1, "sha256": "AB"}], "stream_bytes_max": 0, "security": null}',
+        b'{"do": "receive", "lanes": 1, "files": [{"size_bytes": 1, "sha256": "AB"}], "stream_bytes_max": 0,'
+        b' "security": null}',
         "64 lower-case hex",
     ),
     "certificate": (

@@ -174,6 +174,17 @@ def test_a_lost_link_is_found_again_over_tls(make: Make) -> None:
         wire.close()
 
 
+def test_a_relocation_over_tls_is_not_continued_in_plain(make: Make) -> None:
+    source, target = make(mode=TlsMode.PREFER), make(mode=TlsMode.PREFER)
+    held = Held(source, target, "(lane")
+    (record,) = source.client.call("status")["relocations"]
+    token = next(iter(target.service._relocations._targets.values())).record.token
+    question = f"(inquire (relocation {record['relocation']}) (token {token}))\n".encode()
+    assert b"is not continued without" in say(target.port, HELLO + question)
+    assert held.go_on()["outcome"] == "completed"
+    arrived(source, target)
+
+
 def test_the_link_is_measured_through_tls(make: Make) -> None:
     source, target = make(), make()
     reply = source.client.call("check", domain="web", host="127.0.0.1", port=target.port, measure=True)

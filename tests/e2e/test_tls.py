@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from relocd.config.model import TlsMode
-from tests.certificates import OTHER_AUTHORITY, tls
+from tests import certificates
+from tests.certificates import OTHER_AUTHORITY
 from tests.e2e.conftest import Witness
 from tests.link import LaneThief, between
 from tests.scene import Scene
@@ -19,10 +20,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PLAIN = {"xen-relocation-tls": "off"}
 
 
-def secure(host: RelocdHost, *holders: str, **options: Any) -> dict[str, str | int]:
+def secure(host: RelocdHost, *holders: str, **options: Any) -> dict[str, str]:
     """A host's settings for TLS, for its own address unless ``holders`` say otherwise; its files are written."""
-    fields = tls(host.directory / "tls", *(holders or (host.host.address,)), **options)
-    return {f"xen-relocation-{name.replace('_', '-')}": str(value) for name, value in fields.items()}
+    return certificates.secure(host.directory / "tls", *(holders or (host.host.address,)), **options)
 
 
 @pytest.fixture(autouse=True)
