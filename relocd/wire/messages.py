@@ -26,19 +26,22 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Callable
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 from relocd.domain.record import from_sxp, to_sxp
 from relocd.errors import ProtocolError
 from relocd.model import DomainConfig
+from relocd.preflight.facts import SourceFacts
 from relocd.preflight.result import Check
 from relocd.sxp import Value
 from relocd.wire.checks import check_rows, read_checks
+from relocd.wire.decisions import Decision as Decision
+from relocd.wire.decisions import Intent as Intent
+from relocd.wire.facts import read_source, source_fields
 from relocd.wire.fields import Fields, checked, read_line, to_number, write_line
 
 #: Protocol versions spoken here, lowest and highest. One version back keeps working.
@@ -58,25 +61,6 @@ MAX_MEASURE_BYTES = 1 << 27
 MAX_MEASURE_MS = 2000
 
 Rows = tuple[tuple[Value, ...], ...]
-
-
-class Intent(enum.StrEnum):
-    """What a proposal is for."""
-
-    MOVE = "move"
-    CHECK = "check"  # preflight only: nothing is reserved, nothing will move
-
-
-class Decision(enum.StrEnum):
-    """What one side knows about a relocation when the other asks (see relocd.handover)."""
-
-    UNDECIDED = "undecided"
-    COMMITTED = "committed"
-    ABORTED = "aborted"
-    PREPARED = "prepared"
-    OWNED = "owned"
-    LOST = "lost"  # owned, and its copy has ended; it may have run
-    UNHEARD = "unheard"  # no record of such a relocation
 
 
 @frozen
@@ -105,8 +89,9 @@ class Hello:
 class Propose:
     """The source describes the domain and asks for a place.
 
-    ``lanes`` is the number it would like; ``paused`` says that the domain is paused now and must arrive so.
-    ``lane_certificate`` is what its lanes will show if the dialogue is over TLS: DER, in hex.
+    ``lanes`` is the number it would like; ``paused`` says that the domain is paused now and must arrive so;
+    ``source`` is for the target's checks. ``lane_certificate`` is what its lanes will show if the dialogue is over
+    TLS: DER, in hex.
     """
 
     relocation: UUID
@@ -115,6 +100,7 @@ class Propose:
     paused: bool
     lanes: int
     domain: DomainConfig
+    source: SourceFacts = field(factory=SourceFacts)
     lane_certificate: str = ""
 
 
@@ -327,6 +313,7 @@ def _propose(f: Fields) -> Propose:
         f.flag("paused"),
         f.number("lanes", 1, MAX_LANES),
         checked(lambda: from_sxp(f.node("domain"))),
+        read_source(f),
         f.exact("lane-certificate", _CERTIFICATE, ""),
     )
 
@@ -375,6 +362,7 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
             ("paused", _flag(m.paused)),
             ("lanes", m.lanes),
             ("domain", to_sxp(m.domain)),
+            *source_fields(m.source),
             *_certificate_row(m.lane_certificate),
         ),
         _propose,
