@@ -34,12 +34,15 @@ LEGEND_PX, LEGEND_ROW_PX, LEGEND_ROWS_MAX = 53, 18, 4
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#3f4a8a")
 DARK_COLOURS = ("#56b4e9", "#ff9a4d", "#3fd0a0", "#e5a3c7", "#e6c84f", "#9fa8e8")
 
-_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+Units = tuple[tuple[float, str], ...]
+"""Sizes of units and their names, the largest first; the largest that is no larger than the data is taken."""
+
+BYTES: Units = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
 
 @frozen
 class Series:
-    """One curve: points of seconds and bytes (or bytes a second), none negative. ``colour``: index of COLOURS."""
+    """One curve: points of seconds and values, none negative. ``colour``: index of COLOURS."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -49,11 +52,13 @@ class Series:
 
 @frozen
 class Panel:
-    """Curves with one axis of values. ``suffix`` follows the unit: ``/s`` for rates."""
+    """Curves with one axis of values, in bytes unless ``units`` says otherwise. ``suffix`` follows the unit: ``/s``
+    for rates."""
 
     title: str
     series: tuple[Series, ...]
     suffix: str = ""
+    units: Units = BYTES
 
 
 @frozen
@@ -76,7 +81,7 @@ class Band:
 
 @frozen
 class Plot:
-    """A whole picture. Times begin at 0."""
+    """A whole picture. Times begin at 0; ``height`` is in pixels."""
 
     title: str
     subtitle: str
@@ -84,6 +89,7 @@ class Plot:
     marks: tuple[Mark, ...] = ()
     bands: tuple[Band, ...] = ()
     time_label: str = field(default="seconds since the relocation began")
+    height: int = HEIGHT
 
 
 def svg(plot: Plot) -> str:
@@ -92,8 +98,8 @@ def svg(plot: Plot) -> str:
     times = [at_s for panel in plot.panels for series in panel.series for at_s, _ in series.points]
     times += [mark.at_s for mark in plot.marks] + [band.end_s for band in plot.bands]
     across = _Axis.of(max(times), LEFT, WIDTH - RIGHT, TICKS_X, snug=True)
-    frames = _frames(plot.panels)
-    whole = _Frame(frames[0].top, HEIGHT - BOTTOM)
+    frames = _frames(plot.panels, plot.height)
+    whole = _Frame(frames[0].top, plot.height - BOTTOM)
     between = frames[0].bottom + 16 if len(frames) > 1 else whole.top + 16
     body = [
         _text(EDGE, 38, _cut(plot.title, 80), "title"),
@@ -103,13 +109,14 @@ def svg(plot: Plot) -> str:
     for panel, frame in zip(plot.panels, frames, strict=True):
         body += _panel(panel, across, frame)
     body += _marks(plot.marks, across, whole, between)
-    body += [_text(tick.px, HEIGHT - BOTTOM + 18, tick.label, "tick middle") for tick in across.ticks]
-    body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, plot.time_label, "quiet middle"))
+    body += [_text(tick.px, plot.height - BOTTOM + 18, tick.label, "tick middle") for tick in across.ticks]
+    body.append(_text((LEFT + WIDTH - RIGHT) / 2, plot.height - 12, plot.time_label, "quiet middle"))
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {plot.height}" '
+        f'width="{WIDTH}" height="{plot.height}" '
         f"role={quoteattr('img')} aria-label={quoteattr(_clean(plot.title))}>"
     )
-    background = f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>'
+    background = f'<rect class="paper" width="{WIDTH}" height="{plot.height}"/>'
     return "\n".join([head, _STYLE, background, *body, "</svg>", ""])
 
 
@@ -193,10 +200,10 @@ class _Frame:
     bottom: float
 
 
-def _frames(panels: Sequence[Panel]) -> list[_Frame]:
+def _frames(panels: Sequence[Panel], whole_px: int) -> list[_Frame]:
     """Of equal height, each below its title and legend."""
     extra = [LEGEND_ROW_PX * (len(_legend_rows(panel)) - 1) for panel in panels]
-    height = (HEIGHT - TOP - BOTTOM - GAP * (len(panels) - 1) - sum(extra)) / len(panels)
+    height = (whole_px - TOP - BOTTOM - GAP * (len(panels) - 1) - sum(extra)) / len(panels)
     tops = [TOP + number * (height + GAP) + sum(extra[: number + 1]) for number in range(len(panels))]
     return [_Frame(top, top + height) for top in tops]
 
@@ -204,7 +211,7 @@ def _frames(panels: Sequence[Panel]) -> list[_Frame]:
 def _panel(panel: Panel, across: _Axis, frame: _Frame) -> Iterable[str]:
     top, bottom = frame.top, frame.bottom
     largest = max((value for series in panel.series for _, value in series.points), default=0.0)
-    size, unit = next(((size, unit) for size, unit in _UNITS if largest >= size), _UNITS[-1])
+    size, unit = next(((size, unit) for size, unit in panel.units if largest >= size), panel.units[-1])
     up = _Axis.of(largest, bottom, top, TICKS_Y, unit=size)
     for tick in up.ticks:
         yield f'<path class="grid" d="M{LEFT} {tick.px:.1f}H{WIDTH - RIGHT}"/>'
