@@ -42,12 +42,14 @@ BYTES: Units = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, 
 
 @frozen
 class Series:
-    """One curve: points of seconds and values, none negative. ``colour``: index of COLOURS."""
+    """One curve: points of seconds and values, none negative, with dots unless there are many. ``colour``: index of
+    COLOURS."""
 
     name: str
     points: tuple[tuple[float, float], ...]
     colour: int = 0
     filled: bool = False
+    dots: bool = True
 
 
 @frozen
@@ -237,7 +239,7 @@ def _curve(series: Series, points: Sequence[tuple[float, float]], bottom: float)
         first, last = points[0][0], points[-1][0]
         yield f'<polygon class="{colour} area" points="{first:.1f},{bottom:.1f} {line} {last:.1f},{bottom:.1f}"/>'
     yield f'<polyline class="{colour} curve" points="{line}"/>'
-    if len(points) <= DOTS_MAX:
+    if series.dots and len(points) <= DOTS_MAX:
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in points)
         yield f'<g class="{colour} dot">{dots}</g>'
 

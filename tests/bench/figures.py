@@ -30,30 +30,27 @@ class Load:
         }
 
 
-@frozen
-class Sample:
-    """Counters of one moment, in seconds since the command, as the mover tells them."""
-
-    at_s: float
-    sent_bytes: int
-    remaining_bytes: int
+Curve = Sequence[tuple[float, float]]
+"""Seconds since the command, and a value."""
 
 
 @frozen
 class Figures:
-    """One move. ``total_s`` is from the command to its return, ``sent_bytes`` what went over the wire.
+    """One move. ``total_s`` is from the command to its return; ``wire_bytes`` is what the source's uplink sent,
+    ``sent_bytes`` what the mover says that it sent.
 
     ``blackout_ms`` is the gap in a client's echoes around the switchover, ``gap_ms`` the longest gap of the move;
     None if it did not complete. ``cpu_s`` is the processor time of all: both QEMUs, and for relocd both daemons and
     carriers. Their private memory on the side that needs more is ``private_mib``; QEMU alone has none. ``load`` is
     what the machine did meanwhile, as a number of processes. All three are None for one move among several at once.
-    ``silences`` are the longest times without an echo: when each began, in seconds since the command, and its length
-    in ms.
+    ``wire`` and ``remaining`` are bytes sent by the uplink and, as the mover says, left to send. ``silences`` are the
+    longest times without an echo: when each began, and its length in ms.
     """
 
     completed: bool
     memory_mib: int
     total_s: float
+    wire_bytes: int
     sent_bytes: int
     rounds: int
     cpu_s: float | None = None
@@ -63,8 +60,9 @@ class Figures:
     gap_ms: float | None = None
     private_mib: float | None = None
     cpu_by_name: Mapping[str, float] = field(factory=dict)
-    samples: Sequence[Sample] = ()
-    silences: Sequence[tuple[float, float]] = ()
+    wire: Curve = ()
+    remaining: Curve = ()
+    silences: Curve = ()
 
 
 Runs = Mapping[str, Sequence[Figures]]

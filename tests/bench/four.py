@@ -67,6 +67,9 @@ def _moved(guests: Sequence[Own], way: Way) -> tuple[Figures, list[Figures]]:
         completed=all(row.completed for row in rows),
         memory_mib=sum(row.memory_mib for row in rows),
         total_s=covered_s([(one.began_s, one.began_s + one.total_s) for one in moved]),
+        wire_bytes=sum(row.wire_bytes for row in rows)
+        if way is _in_turn
+        else max(row.wire_bytes for row in rows),
         sent_bytes=sum(row.sent_bytes for row in rows),
         rounds=max(row.rounds for row in rows),
         cpu_s=usage.cpu_s,

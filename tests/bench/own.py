@@ -9,8 +9,9 @@ from typing import Any
 from attrs import frozen
 
 from tests.bench.echoes import ECHO_INTERVAL_MS, Seen, see, silences
-from tests.bench.figures import Figures, Load, Sample
+from tests.bench.figures import Curve, Figures, Load
 from tests.bench.usage import Usage
+from tests.bench.wire import Wire
 from tests.scene import Scene, since_switchover_s
 from tests.testbed.daemons import RelocdHost, Reply
 from tests.testbed.guests import Guest
@@ -24,14 +25,16 @@ ANSWER_S = 90.0
 @frozen
 class Relocated:
     """One relocation: relocctl's outcome object, when it began (``time.monotonic()``), how long the command took
-    without removing the source's copy, what a client saw, and counters over time."""
+    without removing the source's copy, what a client saw, and the curves of figures."""
 
     outcome: Mapping[str, Any]
     began_s: float
     total_s: float
     seen: Seen
-    samples: tuple[Sample, ...]
-    silences: tuple[tuple[float, float], ...]
+    wire_bytes: int
+    wire: Curve
+    remaining: Curve
+    silences: Curve
 
 
 class Own:
@@ -81,15 +84,25 @@ class Own:
     def relocate(self, udp: UdpEchoClient) -> Relocated:
         """The bare relocation, seen by ``udp``. Raises TestbedError if it does not complete."""
         source, target = self._here, self._there
-        began_s, began_unix_s = time.monotonic(), time.time()
-        reply = source.relocctl("migrate", "--live", self._guest.name, target.host.address)
-        returned_s = time.monotonic()
+        assert source.process is not None
+        with Wire(source.process.pid) as wire:
+            began_s, began_unix_s = time.monotonic(), time.time()
+            reply = source.relocctl("migrate", "--live", self._guest.name, target.host.address)
+            returned_s = time.monotonic()
         self._here, self._there = target, source
         outcome = reply.result
         seen = see(udp, began_s, returned_s - since_switchover_s(reply))
         total_s = returned_s - began_s - (outcome["release_s"] or 0.0)
-        samples = tuple(_samples(_record(source, reply), began_unix_s, total_s))
-        return Relocated(outcome, began_s, total_s, seen, samples, silences(udp.echoes_s(), began_s))
+        return Relocated(
+            outcome,
+            began_s,
+            total_s,
+            seen,
+            wire.total_bytes,
+            wire.since(began_s),
+            tuple(_left(_record(source, reply), began_unix_s, total_s)),
+            silences(udp.echoes_s(), began_s),
+        )
 
     def figures(self, moved: Relocated, usage: Usage | None = None) -> Figures:
         """Both put together; ``usage`` is that of a move that was alone."""
@@ -97,6 +110,7 @@ class Own:
             completed=moved.outcome["outcome"] == "completed",
             memory_mib=self._load.memory_mib,
             total_s=moved.total_s,
+            wire_bytes=moved.wire_bytes,
             sent_bytes=moved.outcome["bytes_sent"],
             rounds=moved.outcome["rounds"],
             cpu_s=usage.cpu_s if usage else None,
@@ -106,21 +120,21 @@ class Own:
             gap_ms=moved.seen.gap_ms,
             private_mib=usage.private_mib if usage else None,
             cpu_by_name=usage.cpu_by_name() if usage else {},
-            samples=moved.samples,
+            wire=moved.wire,
+            remaining=moved.remaining,
             silences=moved.silences,
         )
 
 
 def _record(source: RelocdHost, reply: Reply) -> Mapping[str, Any]:
     """The relocation's record, with its timeline."""
-    record: Mapping[str, Any] = source.relocctl("history", reply.result["relocation"]).result
-    return record
+    (record,) = source.relocctl("history", reply.result["relocation"]).result
+    return dict(record)
 
 
-def _samples(record: Mapping[str, Any], began_unix_s: float, total_s: float) -> Iterator[Sample]:
-    """Those of the timeline that have counted, and the end."""
+def _left(record: Mapping[str, Any], began_unix_s: float, total_s: float) -> Iterator[tuple[float, int]]:
+    """Bytes left to send: the samples of the timeline that have counted, and the end."""
     for moment in record["timeline"]:
         if moment["kind"] == "sample" and moment["remaining_bytes"]:
-            at_s = max(0.0, moment["at_s"] - began_unix_s)
-            yield Sample(at_s, moment["sent_bytes"], moment["remaining_bytes"])
-    yield Sample(total_s, record["outcome"]["bytes_sent"], 0)
+            yield max(0.0, moment["at_s"] - began_unix_s), moment["remaining_bytes"]
+    yield total_s, 0

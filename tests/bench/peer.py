@@ -11,8 +11,9 @@ from typing import Any
 from attrs import field, frozen
 
 from tests.bench.echoes import ECHO_INTERVAL_MS, see, silences
-from tests.bench.figures import Figures, Load, Sample
+from tests.bench.figures import Figures, Load
 from tests.bench.usage import Usage
+from tests.bench.wire import Wire
 from tests.scene import Scene
 from tests.testbed.guests import Guest
 from tests.testbed.memcheck import MemCheck, guest_stat, wait_filled
@@ -46,9 +47,9 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "tcp": Method("qemu tcp"),
     "tcp-20ms": Method("qemu tcp 20 ms", parameters={"downtime-limit": 20}),
-    "multifd": Method("qemu multifd", capabilities=("multifd",)),
+    "multifd": Method("multifd", capabilities=("multifd",)),
     "multifd-zstd": Method(
-        "qemu multifd zstd",
+        "multifd zstd",
         give_up_s=90.0,  # 40 s at 1 Gbit/s with QEMU 7.2
         capabilities=("multifd",),
         parameters={"multifd-compression": "zstd"},
@@ -105,8 +106,9 @@ class Peer:
         return figures
 
     def _migrate(self, method: Method, target: RawQemu, udp: UdpEchoClient) -> Figures:
-        samples: list[Sample] = []
-        with Usage([[self._qemu.process.pid], [target.process.pid]]) as usage:
+        remaining: list[tuple[float, int]] = []
+        here = self._qemu.process.pid
+        with Usage([[here], [target.process.pid]]) as usage, Wire(here) as wire:
             began_s = time.monotonic()
             result = self._qemu.migrate_tcp(
                 target,
@@ -114,7 +116,7 @@ class Peer:
                 capabilities=method.capabilities,
                 parameters={**_PARAMETERS, **method.parameters},
                 timeout_s=method.give_up_s,
-                watch=lambda answer: samples.extend(_samples(answer, time.monotonic() - began_s)),
+                watch=lambda answer: remaining.extend(_left(answer, time.monotonic() - began_s)),
             )
             ended_s = time.monotonic()
         seen = see(udp, began_s, ended_s - result.downtime_ms / 1000) if result.completed else None
@@ -122,6 +124,7 @@ class Peer:
             completed=result.completed,
             memory_mib=self._load.memory_mib,
             total_s=ended_s - began_s,
+            wire_bytes=wire.total_bytes,
             sent_bytes=result.sent_bytes,
             rounds=result.rounds,
             cpu_s=usage.cpu_s,
@@ -130,7 +133,8 @@ class Peer:
             blackout_ms=seen.blackout_ms if seen else None,
             gap_ms=seen.gap_ms if seen else None,
             cpu_by_name=usage.cpu_by_name(),
-            samples=samples,
+            wire=wire.since(began_s),
+            remaining=remaining,
             silences=silences(udp.echoes_s(), began_s),
         )
 
@@ -148,7 +152,7 @@ class Peer:
         return qemu.__enter__()
 
 
-def _samples(answer: Mapping[str, Any], at_s: float) -> Iterator[Sample]:
+def _left(answer: Mapping[str, Any], at_s: float) -> Iterator[tuple[float, int]]:
     """Of an answer of query-migrate, which has no counters at the very beginning."""
     if ram := answer.get("ram"):
-        yield Sample(at_s, ram["transferred"], ram["remaining"])
+        yield at_s, ram["remaining"]

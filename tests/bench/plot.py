@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from relocd.cli.plot import Mark, Panel, Plot, Series, Units, svg
-from tests.bench.figures import OWN, Figures, Runs, Sample
+from tests.bench.figures import OWN, Figures, Runs
 from tests.bench.four import ALONE, GUESTS
 from tests.bench.goals import MIB_PER_GIB, Summary, line, middle, summary
 from tests.bench.machine import Machine
@@ -19,8 +19,8 @@ Points = tuple[tuple[float, float], ...]
 MS: Units = ((1, "ms"),)
 SECONDS: Units = ((1, "s"),)
 MIB: Units = ((1, "MiB"),)
-RATE_WINDOW_S = 0.5
-"""Rates are means over this long, for all in the same way: what relocd's own samples are apart."""
+RATE_WINDOW_S = 0.25
+"""Rates are means over this long: single counts, 100 ms apart, would shiver with the machine."""
 
 PANEL_PX, MARGINS_PX = 210, 180
 """Height of a panel with its title, and of all else."""
@@ -49,13 +49,14 @@ def picture(result: Result, machine: Machine) -> str:
 
 
 def _subtitle(result: Result, machine: Machine) -> str:
+    runs = result.scenario.runs
     load = max(result.scenario.loads, key=lambda load: load.memory_mib)
     return " · ".join(
         [
             f"{load.memory_mib} MiB, {load.fill_mib} filled",
             f"QEMU {machine.qemu} ({machine.accelerator})",
             f"{machine.cores} cores",
-            f"shown: the run of median time of {result.scenario.runs}",
+            "the only run" if runs == 1 else f"shown: of {runs} runs each the one of median time",
         ]
     )
 
@@ -64,20 +65,26 @@ def _subtitle(result: Result, machine: Machine) -> str:
 
 
 def _contenders(runs: Runs) -> list[Panel]:
-    """relocd has the first colour, as in all pictures; it is drawn last, so that nothing hides it."""
-    shown = [(who, middle(rows)) for who, rows in runs.items() if rows and who != OWN]
-    shown.append((OWN, middle(runs[OWN])))
-    rates, lefts, quiets = [], [], []
-    for number, (who, row) in enumerate(shown, 1):
-        colour = number % len(shown)
-        rates.append(Series(f"{who}, {_ending(row)}", rate_points(row.samples), colour))
-        lefts.append(Series(f"{who}, {row.sent_bytes / 1e6:.0f} MB sent", left_points(row.samples), colour))
-        quiets.append(Series(f"{who}, {_blackout(row)}", quiet_points(row), colour, filled=True))
+    """relocd comes first, so that it has the same colour in all pictures."""
+    shown = [(who, middle(rows)) for who, rows in _ordered(runs) if rows]
     return [
-        Panel("Throughput", tuple(rates), "/s"),
-        Panel("Remaining", tuple(lefts)),
-        Panel("Time without an answer", tuple(quiets), units=MS),
+        Panel("Throughput", _curves(shown, rate_points, _ending), "/s"),
+        Panel("Remaining", _curves(shown, left_points, lambda row: f"{row.wire_bytes / 1e6:.0f} MB sent")),
+        Panel("Unanswered", _curves(shown, quiet_points, _blackout, ramps=True), units=MS),
     ]
+
+
+def _curves(
+    shown: Sequence[tuple[str, Figures]],
+    points: Callable[[Figures], Points],
+    fact: Callable[[Figures], str],
+    *,
+    ramps: bool = False,
+) -> tuple[Series, ...]:
+    return tuple(
+        Series(f"{who}: {fact(row)}", points(row), number, filled=ramps, dots=not ramps)
+        for number, (who, row) in enumerate(shown)
+    )
 
 
 def _ends(runs: Runs) -> Iterable[Mark]:
@@ -91,26 +98,23 @@ def _ending(row: Figures) -> str:
 
 
 def _blackout(row: Figures) -> str:
-    return "no switchover" if row.blackout_ms is None else f"blackout {row.blackout_ms:.0f} ms"
+    return "no switchover" if row.blackout_ms is None else f"{row.blackout_ms:.0f} ms"
 
 
-def rate_points(samples: Sequence[Sample]) -> Points:
-    """Bytes a second, over the half second before each sample."""
-    known = [Sample(0.0, 0, 0), *samples]
-    points = [(0.0, 0.0)]
-    first = 0
-    for sample in samples:
-        while known[first + 1].at_s < sample.at_s - RATE_WINDOW_S:
+def rate_points(row: Figures) -> Points:
+    """Bytes a second that left the source's uplink."""
+    points, first = [], 0
+    for at_s, sent in row.wire:
+        while row.wire[first][0] < at_s - RATE_WINDOW_S:
             first += 1
-        span_s = sample.at_s - known[first].at_s
-        if span_s > 0:
-            points.append((sample.at_s, max(0, sample.sent_bytes - known[first].sent_bytes) / span_s))
+        before_s, before = row.wire[first]
+        points.append((at_s, (sent - before) / (at_s - before_s) if at_s > before_s else 0.0))
     return tuple(points)
 
 
-def left_points(samples: Sequence[Sample], after_s: float = 0.0) -> Points:
+def left_points(row: Figures, after_s: float = 0.0) -> Points:
     """Bytes left to send."""
-    return tuple((after_s + sample.at_s, float(sample.remaining_bytes)) for sample in samples)
+    return tuple((after_s + at_s, float(left)) for at_s, left in row.remaining)
 
 
 def quiet_points(row: Figures, after_s: float = 0.0) -> Points:
@@ -127,7 +131,9 @@ def quiet_points(row: Figures, after_s: float = 0.0) -> Points:
 
 
 def _sizes(runs: Runs) -> list[Panel]:
-    times = [Series(who, _by_size(rows, "total_s"), number) for number, (who, rows) in _ordered(runs)]
+    times = [
+        Series(who, _by_size(rows, "total_s"), number) for number, (who, rows) in enumerate(_ordered(runs))
+    ]
     if fit := line(runs[OWN]):
         ends = (min(times[0].points), max(times[0].points))
         points = tuple((gib, max(0.0, fit.start_s + fit.s_per_gib * gib)) for gib, _ in ends)
@@ -137,9 +143,9 @@ def _sizes(runs: Runs) -> list[Panel]:
     return [Panel("Total time", tuple(times), units=SECONDS), Panel("Private memory", (memory,), units=MIB)]
 
 
-def _ordered(runs: Runs) -> Iterable[tuple[int, tuple[str, Sequence[Figures]]]]:
+def _ordered(runs: Runs) -> list[tuple[str, Sequence[Figures]]]:
     """relocd first."""
-    return enumerate(sorted(runs.items(), key=lambda item: item[0] != OWN))
+    return sorted(runs.items(), key=lambda item: item[0] != OWN)
 
 
 def _by_size(rows: Sequence[Figures], name: str, of: Summary = statistics.median) -> Points:
@@ -154,15 +160,11 @@ def _four(runs: Runs) -> list[Panel]:
     starts_s = list(itertools.accumulate((row.total_s for row in alone), initial=0.0))
     together_s = [0.0] * GUESTS
     return [
-        Panel("Remaining, one after another", _guests(alone, starts_s, _left)),
-        Panel("Time without an answer", _guests(alone, starts_s, quiet_points), units=MS),
-        Panel("Remaining, at once", _guests(at_once, together_s, _left)),
-        Panel("Time without an answer", _guests(at_once, together_s, quiet_points), units=MS),
+        Panel("Remaining, one after another", _guests(alone, starts_s, left_points)),
+        Panel("Unanswered", _guests(alone, starts_s, quiet_points), units=MS),
+        Panel("Remaining, at once", _guests(at_once, together_s, left_points)),
+        Panel("Unanswered", _guests(at_once, together_s, quiet_points), units=MS),
     ]
-
-
-def _left(row: Figures, after_s: float) -> Points:
-    return left_points(row.samples, after_s)
 
 
 def _guests(

@@ -27,7 +27,7 @@ class Column:
 
 COLUMNS = (
     Column("total s", "total_s", digits=2),
-    Column("MB on wire", "sent_bytes", 1e6),
+    Column("MB on wire", "wire_bytes", 1e6),
     Column("CPU s", "cpu_s", digits=1),
     Column("downtime ms", "downtime_ms"),
     Column("blackout ms", "blackout_ms"),

@@ -59,7 +59,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         ("tcp", "tcp-20ms"),
         (
             _total(0.40),
-            Goal("bytes, to tcp", ratio("sent_bytes", OWN, TCP), 0.30),
+            Goal("bytes, to tcp", ratio("wire_bytes", OWN, TCP), 0.30),
             Goal("processor time, to tcp", ratio("cpu_s", OWN, TCP), 0.7),
             *BLACKOUT,
             *BLACKOUT_20MS,
