@@ -130,7 +130,7 @@ class Scene:
         reply = source.relocctl("migrate", *(["--live"] if live else []), "guest", target.host.address)
         returned_s = time.monotonic()
         udp.wait_echo_after(returned_s)
-        switchover_s = returned_s - since_switchover_s(reply) - SPARE_S if live else began_s
+        switchover_s = returned_s - _since_switchover_s(reply) if live else began_s
         blackout_ms = udp.blackout_ms(switchover_s)
         longest_gap_ms = udp.blackout_ms(began_s)
         after = self.wait_guest(lambda stat: stat.verified > before.verified)
@@ -143,11 +143,11 @@ class Scene:
         return Moving(source.host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
 
-def since_switchover_s(reply: Reply) -> float:
-    """How long before its return the command of a live relocation said that the domain is paused."""
+def _since_switchover_s(reply: Reply) -> float:
+    """How long before its return the command said that the domain is paused, with some time to spare."""
     paused = next(event for event in reply.events if event.get("phase") == "switchover")
     ended_s = reply.result["duration_s"] + reply.result["release_s"]
-    return float(ended_s - paused["elapsed_s"])
+    return float(ended_s - paused["elapsed_s"]) + SPARE_S
 
 
 class Moving:

@@ -20,6 +20,8 @@ from tests.bench.plot import picture
 from tests.bench.report import FORMAT, Result, report, result_object, run_text
 from tests.bench.scenarios import SCENARIOS, Kind, Scenario
 
+MEMORY_MIN_MIB = 192
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the scenarios; 0 if every relocation completed and no page was damaged, whatever the figures are."""
@@ -83,10 +85,14 @@ def _adapted(scenario: Scenario, arguments: argparse.Namespace) -> Scenario:
 
 
 def _scaled(load: Load, factor: float) -> Load:
-    """A smaller or larger guest of the same kind."""
+    """A smaller or larger guest of the same kind. Exits if it would be too small to boot."""
     sizes = {
         name: round(getattr(load, name) * factor) for name in ("memory_mib", "fill_mib", "working_set_mib")
     }
+    if sizes["memory_mib"] < MEMORY_MIN_MIB:
+        sys.exit(
+            f"{sizes['memory_mib']} MiB are too little for a guest, {MEMORY_MIN_MIB} is the least: more --memory"
+        )
     return evolve(load, **sizes)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from tests.bench.figures import Curve
 from tests.scene import SPARE_S
 from tests.testbed.udp import UdpEchoClient
 
@@ -21,19 +20,24 @@ SILENCES_MAX = 100
 
 @frozen
 class Seen:
-    """The gap around the switchover, and the longest gap since the command, wherever it lies."""
+    """The gap around the switchover, the longest gap of the move wherever it lies, and all that are worth a note."""
 
     blackout_ms: float
     gap_ms: float
+    silences: Curve
 
 
-def see(udp: UdpEchoClient, began_s: float, switchover_s: float) -> Seen:
-    """Of a move that has just ended; times are those of ``time.monotonic()``. Waits for the first echo after now."""
-    udp.wait_echo_after(time.monotonic())
-    return Seen(udp.blackout_ms(switchover_s - SPARE_S), udp.blackout_ms(began_s))
+def see(udp: UdpEchoClient, began_s: float, switchover_s: float, ended_s: float) -> Seen:
+    """Of a move that has ended; times are those of ``time.monotonic()``. Waits for the first echo after its end."""
+    udp.wait_echo_after(ended_s)
+    return Seen(
+        udp.blackout_ms(switchover_s - SPARE_S, ended_s),
+        udp.blackout_ms(began_s, ended_s),
+        silences(udp.echoes_s(), began_s),
+    )
 
 
-def silences(echoes_s: NDArray[np.float64], began_s: float) -> tuple[tuple[float, float], ...]:
+def silences(echoes_s: NDArray[np.float64], began_s: float) -> Curve:
     """The longest times without an echo since ``began_s``, in order: seconds after it, and length in ms.
 
     Not those shorter than a few echoes, which are the machine's, and a hundred at most.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from tests.bench.compare import Told, warm
 from tests.bench.figures import OWN, Figures, Load
@@ -61,8 +60,8 @@ def _moved(guests: Sequence[Own], way: Way) -> tuple[Figures, list[Figures]]:
         for client in clients:
             client.wait_answered()
         with guests[0].usage() as usage:
-            moved = way([partial(own.relocate, udp) for own, udp in zip(guests, clients, strict=True)])
-    rows = [guest.figures(one) for guest, one in zip(guests, moved, strict=True)]
+            moved = way([guest.relocate for guest in guests])
+        rows = [own.figures(one, udp) for own, one, udp in zip(guests, moved, clients, strict=True)]
     whole = Figures(
         completed=all(row.completed for row in rows),
         memory_mib=sum(row.memory_mib for row in rows),

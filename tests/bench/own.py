@@ -8,12 +8,11 @@ from typing import Any
 
 from attrs import frozen
 
-from tests.bench.echoes import ECHO_INTERVAL_MS, Seen, see, silences
+from tests.bench.echoes import ECHO_INTERVAL_MS, see
 from tests.bench.figures import Curve, Figures, Load
 from tests.bench.usage import Usage
 from tests.bench.wire import Wire
-from tests.scene import Scene, since_switchover_s
-from tests.testbed.daemons import RelocdHost, Reply
+from tests.scene import Scene
 from tests.testbed.guests import Guest
 from tests.testbed.memcheck import MemCheck, guest_stat, wait_filled
 from tests.testbed.udp import UdpEchoClient
@@ -24,17 +23,41 @@ ANSWER_S = 90.0
 
 @frozen
 class Relocated:
-    """One relocation: relocctl's outcome object, when it began (``time.monotonic()``), how long the command took
-    without removing the source's copy, what a client saw, and the curves of figures."""
+    """One relocation: its outcome and its record with the timeline, as docs/control.md has them, when its command
+    began (``time.monotonic()``, and Unix time) and returned, and what went over the wire."""
 
     outcome: Mapping[str, Any]
+    record: Mapping[str, Any]
     began_s: float
-    total_s: float
-    seen: Seen
-    wire_bytes: int
-    wire: Curve
-    remaining: Curve
-    silences: Curve
+    began_unix_s: float
+    returned_s: float
+    wire: Wire
+
+    @property
+    def total_s(self) -> float:
+        """What the command took, without removing the source's copy."""
+        return self.returned_s - self.began_s - float(self.outcome["release_s"] or 0.0)
+
+    @property
+    def switchover_s(self) -> float:
+        """When the domain was paused; ``time.monotonic()``."""
+        paused = next(moment for moment in self._moments("phase") if moment["phase"] == "switchover")
+        return self.began_s + self._after_s(paused)
+
+    @property
+    def remaining(self) -> Curve:
+        """Bytes left to send: the samples of the timeline that have counted, and the end."""
+        counted = [moment for moment in self._moments("sample") if moment["remaining_bytes"]]
+        return [
+            *((self._after_s(moment), moment["remaining_bytes"]) for moment in counted),
+            (self.total_s, 0),
+        ]
+
+    def _moments(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        return (moment for moment in self.record["timeline"] if moment["kind"] == kind)
+
+    def _after_s(self, moment: Mapping[str, Any]) -> float:
+        return max(0.0, float(moment["at_s"]) - self.began_unix_s)
 
 
 class Own:
@@ -73,68 +96,48 @@ class Own:
         daemons = [host.process for host in (self._here, self._there)]
         return Usage([[daemon.pid] for daemon in daemons if daemon])
 
+    def wire(self) -> Wire:
+        """What leaves the host where the guest is."""
+        assert self._here.process is not None
+        return Wire(self._here.process.pid)
+
     def move(self) -> Figures:
         """One relocation to the other host. Raises TestbedError if it does not complete."""
         with self.echoes() as udp:
             udp.wait_answered()
             with self.usage() as usage:
-                moved = self.relocate(udp)
-        return self.figures(moved, usage)
+                moved = self.relocate()
+            return self.figures(moved, udp, usage)
 
-    def relocate(self, udp: UdpEchoClient) -> Relocated:
-        """The bare relocation, seen by ``udp``. Raises TestbedError if it does not complete."""
+    def relocate(self) -> Relocated:
+        """The bare relocation. Raises TestbedError if it does not complete."""
         source, target = self._here, self._there
-        assert source.process is not None
-        with Wire(source.process.pid) as wire:
+        with self.wire() as wire:
             began_s, began_unix_s = time.monotonic(), time.time()
             reply = source.relocctl("migrate", "--live", self._guest.name, target.host.address)
             returned_s = time.monotonic()
         self._here, self._there = target, source
-        outcome = reply.result
-        seen = see(udp, began_s, returned_s - since_switchover_s(reply))
-        total_s = returned_s - began_s - (outcome["release_s"] or 0.0)
-        return Relocated(
-            outcome,
-            began_s,
-            total_s,
-            seen,
-            wire.total_bytes,
-            wire.since(began_s),
-            tuple(_left(_record(source, reply), began_unix_s, total_s)),
-            silences(udp.echoes_s(), began_s),
-        )
+        (record,) = source.ask("history", relocation=reply.result["relocation"])["relocations"]
+        return Relocated(reply.result, record, began_s, began_unix_s, returned_s, wire)
 
-    def figures(self, moved: Relocated, usage: Usage | None = None) -> Figures:
-        """Both put together; ``usage`` is that of a move that was alone."""
+    def figures(self, moved: Relocated, udp: UdpEchoClient, usage: Usage | None = None) -> Figures:
+        """All put together; ``usage`` is that of a move that was alone."""
+        seen = see(udp, moved.began_s, moved.switchover_s, moved.returned_s)
         return Figures(
             completed=moved.outcome["outcome"] == "completed",
             memory_mib=self._load.memory_mib,
             total_s=moved.total_s,
-            wire_bytes=moved.wire_bytes,
+            wire_bytes=moved.wire.total_bytes,
             sent_bytes=moved.outcome["bytes_sent"],
             rounds=moved.outcome["rounds"],
             cpu_s=usage.cpu_s if usage else None,
             load=usage.load if usage else None,
             downtime_ms=moved.outcome["downtime_ms"],
-            blackout_ms=moved.seen.blackout_ms,
-            gap_ms=moved.seen.gap_ms,
+            blackout_ms=seen.blackout_ms,
+            gap_ms=seen.gap_ms,
             private_mib=usage.private_mib if usage else None,
             cpu_by_name=usage.cpu_by_name() if usage else {},
-            wire=moved.wire,
+            wire=moved.wire.since(moved.began_s),
             remaining=moved.remaining,
-            silences=moved.silences,
+            silences=seen.silences,
         )
-
-
-def _record(source: RelocdHost, reply: Reply) -> Mapping[str, Any]:
-    """The relocation's record, with its timeline."""
-    (record,) = source.relocctl("history", reply.result["relocation"]).result
-    return dict(record)
-
-
-def _left(record: Mapping[str, Any], began_unix_s: float, total_s: float) -> Iterator[tuple[float, int]]:
-    """Bytes left to send: the samples of the timeline that have counted, and the end."""
-    for moment in record["timeline"]:
-        if moment["kind"] == "sample" and moment["remaining_bytes"]:
-            yield max(0.0, moment["at_s"] - began_unix_s), moment["remaining_bytes"]
-    yield total_s, 0

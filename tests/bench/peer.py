@@ -119,7 +119,8 @@ class Peer:
                 watch=lambda answer: remaining.extend(_left(answer, time.monotonic() - began_s)),
             )
             ended_s = time.monotonic()
-        seen = see(udp, began_s, ended_s - result.downtime_ms / 1000) if result.completed else None
+        switchover_s = ended_s - result.downtime_ms / 1000
+        seen = see(udp, began_s, switchover_s, ended_s) if result.completed else None
         return Figures(
             completed=result.completed,
             memory_mib=self._load.memory_mib,

@@ -160,17 +160,22 @@ def _four(runs: Runs) -> list[Panel]:
     starts_s = list(itertools.accumulate((row.total_s for row in alone), initial=0.0))
     together_s = [0.0] * GUESTS
     return [
-        Panel("Remaining, one after another", _guests(alone, starts_s, left_points)),
-        Panel("Unanswered", _guests(alone, starts_s, quiet_points), units=MS),
-        Panel("Remaining, at once", _guests(at_once, together_s, left_points)),
-        Panel("Unanswered", _guests(at_once, together_s, quiet_points), units=MS),
+        Panel("Remaining, one after another", _guests(alone, starts_s, left_points, _ending)),
+        Panel("Unanswered", _guests(alone, starts_s, quiet_points, _blackout, ramps=True), units=MS),
+        Panel("Remaining, at once", _guests(at_once, together_s, left_points, _ending)),
+        Panel("Unanswered", _guests(at_once, together_s, quiet_points, _blackout, ramps=True), units=MS),
     ]
 
 
 def _guests(
-    rows: Sequence[Figures], starts_s: Sequence[float], points: Callable[[Figures, float], Points]
+    rows: Sequence[Figures],
+    starts_s: Sequence[float],
+    points: Callable[[Figures, float], Points],
+    fact: Callable[[Figures], str],
+    *,
+    ramps: bool = False,
 ) -> tuple[Series, ...]:
     return tuple(
-        Series(f"guest {number + 1}, {_blackout(row)}", points(row, start_s), number, filled=True)
+        Series(f"guest {number + 1}: {fact(row)}", points(row, start_s), number, filled=ramps, dots=not ramps)
         for number, (row, start_s) in enumerate(zip(rows, starts_s, strict=False))
     )
