@@ -91,7 +91,7 @@ def _scaled(load: Load, factor: float) -> Load:
     }
     if sizes["memory_mib"] < MEMORY_MIN_MIB:
         sys.exit(
-            f"{sizes['memory_mib']} MiB are too little for a guest, {MEMORY_MIN_MIB} is the least: more --memory"
+            f"{sizes['memory_mib']} MiB are too few for a guest, {MEMORY_MIN_MIB} the least: give more --memory"
         )
     return evolve(load, **sizes)
 

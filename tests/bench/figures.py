@@ -42,7 +42,8 @@ class Figures:
     ``blackout_ms`` is the gap in a client's echoes around the switchover, ``gap_ms`` the longest gap of the move;
     None if it did not complete. ``cpu_s`` is the processor time of all: both QEMUs, and for relocd both daemons and
     carriers. Their private memory on the side that needs more is ``private_mib``; QEMU alone has none. ``load`` is
-    what the machine did meanwhile, as a number of processes. All three are None for one move among several at once.
+    what the machine did meanwhile, as a number of processes. All three are None for one move among several at once,
+    and its ``wire_bytes`` are those of all.
     ``wire`` and ``remaining`` are bytes sent by the uplink and, as the mover says, left to send. ``silences`` are the
     longest times without an echo: when each began, and its length in ms.
     """

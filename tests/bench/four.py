@@ -59,16 +59,14 @@ def _moved(guests: Sequence[Own], way: Way) -> tuple[Figures, list[Figures]]:
         clients = [stack.enter_context(guest.echoes()) for guest in guests]
         for client in clients:
             client.wait_answered()
-        with guests[0].usage() as usage:
+        with guests[0].usage() as usage, guests[0].wire() as wire:
             moved = way([guest.relocate for guest in guests])
         rows = [own.figures(one, udp) for own, one, udp in zip(guests, moved, clients, strict=True)]
     whole = Figures(
         completed=all(row.completed for row in rows),
         memory_mib=sum(row.memory_mib for row in rows),
         total_s=covered_s([(one.began_s, one.began_s + one.total_s) for one in moved]),
-        wire_bytes=sum(row.wire_bytes for row in rows)
-        if way is _in_turn
-        else max(row.wire_bytes for row in rows),
+        wire_bytes=wire.total_bytes,
         sent_bytes=sum(row.sent_bytes for row in rows),
         rounds=max(row.rounds for row in rows),
         cpu_s=usage.cpu_s,

@@ -103,9 +103,9 @@ def _blackout(row: Figures) -> str:
 
 def rate_points(row: Figures) -> Points:
     """Bytes a second that left the source's uplink."""
-    points, first = [], 0
+    points, first, last = [], 0, len(row.wire) - 1
     for at_s, sent in row.wire:
-        while row.wire[first][0] < at_s - RATE_WINDOW_S:
+        while row.wire[min(first + 1, last)][0] <= at_s - RATE_WINDOW_S:
             first += 1
         before_s, before = row.wire[first]
         points.append((at_s, (sent - before) / (at_s - before_s) if at_s > before_s else 0.0))
