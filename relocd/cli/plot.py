@@ -280,9 +280,9 @@ def _marks(marks: Sequence[Mark], across: _Axis, frame: _Frame, between: float) 
         if mark.bad:
             side = "badtext end" if px > WIDTH / 2 else "badtext"
             yield _text(px + (-6 if px > WIDTH / 2 else 6), between, mark.label, side)
-        elif px - half >= free_from:
-            free_from = px + half + 4
-            yield _text(px, frame.top - 6, mark.label, "small middle")
+        elif (middle := min(px, WIDTH - half)) - half >= free_from:
+            free_from = middle + half + 4
+            yield _text(middle, frame.top - 6, mark.label, "small middle")
 
 
 def _band(band: Band, across: _Axis, frame: _Frame, between: float) -> Iterable[str]:

@@ -12,7 +12,7 @@ from tests.bench.four import ALONE, GUESTS
 from tests.bench.goals import MIB_PER_GIB, Summary, line, middle, summary
 from tests.bench.machine import Machine
 from tests.bench.report import Result
-from tests.bench.scenarios import Kind
+from tests.bench.scenarios import PRIVATE, Kind, Scenario
 
 Points = tuple[tuple[float, float], ...]
 
@@ -49,16 +49,25 @@ def picture(result: Result, machine: Machine) -> str:
 
 
 def _subtitle(result: Result, machine: Machine) -> str:
-    runs = result.scenario.runs
-    load = max(result.scenario.loads, key=lambda load: load.memory_mib)
+    loads = result.scenario.loads
+    guests = "/".join(f"{load.memory_mib}" for load in loads)
     return " · ".join(
         [
-            f"{load.memory_mib} MiB, {load.fill_mib} filled",
+            f"{guests} MiB, {loads[-1].fill_mib / loads[-1].memory_mib:.0%} filled",
             f"QEMU {machine.qemu} ({machine.accelerator})",
             f"{machine.cores} cores",
-            "the only run" if runs == 1 else f"shown: of {runs} runs each the one of median time",
+            _which(result.scenario),
         ]
     )
+
+
+def _which(scenario: Scenario) -> str:
+    """Which of the runs is shown."""
+    if scenario.runs == 1:
+        return "the only run"
+    if len(scenario.loads) > 1:
+        return f"medians of {scenario.runs} runs"
+    return f"{'first' if scenario.kind is Kind.FOUR else 'by time the median one'} of {scenario.runs} runs"
 
 
 # -- contenders --------------------------------------------------------------------------------------------------
@@ -134,13 +143,16 @@ def _sizes(runs: Runs) -> list[Panel]:
     times = [
         Series(who, _by_size(rows, "total_s"), number) for number, (who, rows) in enumerate(_ordered(runs))
     ]
+    largest_gib = max(gib for gib, _ in times[0].points)
     if fit := line(runs[OWN]):
-        ends = (min(times[0].points), max(times[0].points))
-        points = tuple((gib, max(0.0, fit.start_s + fit.s_per_gib * gib)) for gib, _ in ends)
-        name = f"straight line, {fit.s_per_gib:.2f} s per GiB, {fit.deviation:.0%} off"
-        times.append(Series(name, points, len(times)))
-    memory = Series(f"{OWN}, a side, worst", _by_size(runs[OWN], "private_mib", max), 0, filled=True)
-    return [Panel("Total time", tuple(times), units=SECONDS), Panel("Private memory", (memory,), units=MIB)]
+        points = tuple((gib, max(0.0, fit.start_s + fit.s_per_gib * gib)) for gib in (0.0, largest_gib))
+        name = f"straight line: {fit.s_per_gib:.2f} s per GiB, {fit.deviation:.0%} off"
+        times.append(Series(name, points, len(times), dots=False))
+    memory = (
+        Series(f"{OWN}, the worst of a side", _by_size(runs[OWN], "private_mib", max), 0, filled=True),
+        Series("limit", ((0.0, PRIVATE.limit), (largest_gib, PRIVATE.limit)), 1, dots=False),
+    )
+    return [Panel("Total time", tuple(times), units=SECONDS), Panel("Private memory", memory, units=MIB)]
 
 
 def _ordered(runs: Runs) -> list[tuple[str, Sequence[Figures]]]:

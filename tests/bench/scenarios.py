@@ -94,7 +94,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         "1 Gbit/s, all of QEMU's methods", (Load(),), "1gbit", 2, tuple(METHODS), (_total(0.40), PRIVATE)
     ),
     "sizes": Scenario(
-        "1 Gbit/s, guests of 1 to 8 GiB, half filled",
+        "1 Gbit/s, guests of four sizes, half filled",
         tuple(Load(memory_mib=size, fill_mib=size // 2) for size in SIZES_MIB),
         "1gbit",
         2,
