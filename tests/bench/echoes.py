@@ -20,29 +20,25 @@ SILENCES_MAX = 100
 
 @frozen
 class Seen:
-    """The gap around the switchover, the longest gap of the move wherever it lies, and all that are worth a note."""
+    """The gap around the switchover, and the longest gap of the move, wherever it lies."""
 
     blackout_ms: float
     gap_ms: float
-    silences: Curve
 
 
 def see(udp: UdpEchoClient, began_s: float, switchover_s: float, ended_s: float) -> Seen:
     """Of a move that has ended; times are those of ``time.monotonic()``. Waits for the first echo after its end."""
     udp.wait_echo_after(ended_s)
-    return Seen(
-        udp.blackout_ms(switchover_s - SPARE_S, ended_s),
-        udp.blackout_ms(began_s, ended_s),
-        silences(udp.echoes_s(), began_s),
-    )
+    return Seen(udp.blackout_ms(switchover_s - SPARE_S, ended_s), udp.blackout_ms(began_s, ended_s))
 
 
-def silences(echoes_s: NDArray[np.float64], began_s: float) -> Curve:
-    """The longest times without an echo since ``began_s``, in order: seconds after it, and length in ms.
+def silences(echoes_s: NDArray[np.float64], began_s: float, ended_s: float) -> Curve:
+    """The longest times without an echo that reach into a move, in order: seconds since it began, and length in ms.
 
     Not those shorter than a few echoes, which are the machine's, and a hundred at most.
     """
-    echoes_s = echoes_s[max(0, int(np.searchsorted(echoes_s, began_s)) - 1) :]
+    first, last = np.searchsorted(echoes_s, [began_s, ended_s])
+    echoes_s = echoes_s[max(0, int(first) - 1) : int(last) + 1]
     lengths_ms = np.diff(echoes_s) * 1000
     longest = np.argsort(-lengths_ms)[:SILENCES_MAX]
     chosen = np.sort(longest[lengths_ms[longest] >= SILENCE_MIN_MS])

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tests.bench.echoes import ECHO_INTERVAL_MS, see
+from tests.bench.echoes import ECHO_INTERVAL_MS, see, silences
 from tests.bench.figures import Curve, Figures, Load
 from tests.bench.usage import Usage
 from tests.bench.wire import Wire
@@ -139,5 +139,5 @@ class Own:
             cpu_by_name=usage.cpu_by_name() if usage else {},
             wire=moved.wire.since(moved.began_s),
             remaining=moved.remaining,
-            silences=seen.silences,
+            silences=silences(udp.echoes_s(), moved.began_s, moved.returned_s),
         )

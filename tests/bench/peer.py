@@ -136,7 +136,7 @@ class Peer:
             cpu_by_name=usage.cpu_by_name(),
             wire=wire.since(began_s),
             remaining=remaining,
-            silences=silences(udp.echoes_s(), began_s),
+            silences=silences(udp.echoes_s(), began_s, ended_s),
         )
 
     def _start(self, host: Host, *, incoming: bool) -> RawQemu:

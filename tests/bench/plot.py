@@ -132,8 +132,9 @@ def quiet_points(row: Figures, after_s: float = 0.0) -> Points:
         ((start_s, 0.0), (start_s + long_ms / 1000, long_ms), (start_s + long_ms / 1000, 0.0))
         for start_s, long_ms in row.silences
     ]
-    points = [(0.0, 0.0), *itertools.chain.from_iterable(ramps), (row.total_s, 0.0)]
-    return tuple((after_s + at_s, long_ms) for at_s, long_ms in sorted(points, key=lambda point: point[0]))
+    points = [(0.0, 0.0), *itertools.chain.from_iterable(ramps)]
+    points.append((max(row.total_s, points[-1][0]), 0.0))
+    return tuple((after_s + at_s, long_ms) for at_s, long_ms in points)
 
 
 # -- sizes, and four guests --------------------------------------------------------------------------------------

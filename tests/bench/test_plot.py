@@ -90,6 +90,12 @@ def test_rates_are_what_was_sent_over_the_time_before() -> None:
     assert rate_points(ROW) == ((0.0, 0.0), (0.5, 1e8), (1.0, 1e8), (1.5, 2e8), (2.0, 0.0))
 
 
+def test_a_silence_that_outlasts_the_move_is_shown_whole() -> None:
+    points = quiet_points(evolve(ROW, silences=[(1.9, 300.0)]))
+    assert [at_s for at_s, _ in points] == pytest.approx([0, 1.9, 2.2, 2.2, 2.2])
+    assert [long_ms for _, long_ms in points] == [0, 0, 300, 0, 0]
+
+
 def test_a_silence_is_a_ramp_as_high_as_it_is_long() -> None:
     ramp = [point for point in quiet_points(ROW, 10.0) if 11.8 < point[0] < 11.99]
     assert ramp == [(11.9, 0.0), (pytest.approx(11.956), 56.0), (pytest.approx(11.956), 0.0)]
