@@ -108,9 +108,9 @@ def svg(plot: Plot) -> str:
         _text(EDGE, 62, _cut(plot.subtitle, 130), "quiet"),
         *(line for band in plot.bands for line in _band(band, across, whole, between)),
     ]
+    body += _marks(plot.marks, across, whole, between)
     for panel, frame in zip(plot.panels, frames, strict=True):
         body += _panel(panel, across, frame)
-    body += _marks(plot.marks, across, whole, between)
     body += [_text(tick.px, plot.height - BOTTOM + 18, tick.label, "tick middle") for tick in across.ticks]
     body.append(_text((LEFT + WIDTH - RIGHT) / 2, plot.height - 12, plot.time_label, "quiet middle"))
     head = (
@@ -327,12 +327,13 @@ text{{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",Verdana,sans-se
 .tick,.small{{fill:#666;font-size:11px}} .middle{{text-anchor:middle}} .end{{text-anchor:end}}
 .paper{{fill:#fff}} .grid{{stroke:#e8e8e8;fill:none}} .axis{{stroke:#999;fill:none}}
 .curve{{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}} .area{{fill-opacity:.12}}
+.panel,.legend{{paint-order:stroke;stroke:#fff;stroke-width:4px}}
 .mark{{stroke:#999;stroke-dasharray:2 4;fill:none}} .bad.mark{{stroke:#c0392b;stroke-dasharray:none}}
 .badtext{{fill:#c0392b;font-weight:600}}
 .band{{fill:#c0392b;fill-opacity:.22}} .wide.band{{fill-opacity:.08}} .bandtext{{fill:#a93226}}
 {_colour_rules(COLOURS)}
 @media (prefers-color-scheme:dark){{
-text{{fill:#e6e6e6}} .quiet,.tick,.small{{fill:#a0a4aa}} .paper{{fill:#15181d}} .grid{{stroke:#2a2f37}}
+text{{fill:#e6e6e6}} .quiet,.tick,.small{{fill:#a0a4aa}} .paper{{fill:#15181d}} .panel,.legend{{stroke:#15181d}} .grid{{stroke:#2a2f37}}
 .axis,.mark{{stroke:#6b7280}} .bad.mark{{stroke:#ff7b6b}} .badtext,.bandtext{{fill:#ff9d90}}
 .band{{fill:#ff7b6b;fill-opacity:.3}} .wide.band{{fill-opacity:.12}}
 {_colour_rules(DARK_COLOURS)}

@@ -36,7 +36,7 @@ _PARAMETERS: Mapping[str, int | str] = {
 
 @frozen
 class Method:
-    """A way to migrate. It may never end: ``give_up_s`` is how long it is given."""
+    """A way to migrate. It may never end: ``give_up_s`` is how long it is given for a guest of up to 2 GiB."""
 
     name: str
     give_up_s: float = 30.0
@@ -115,7 +115,7 @@ class Peer:
                 self._there.address,
                 capabilities=method.capabilities,
                 parameters={**_PARAMETERS, **method.parameters},
-                timeout_s=method.give_up_s,
+                timeout_s=method.give_up_s * max(1.0, self._load.memory_mib / 2048),
                 watch=lambda answer: remaining.extend(_left(answer, time.monotonic() - began_s)),
             )
             ended_s = time.monotonic()
