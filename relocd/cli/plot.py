@@ -333,7 +333,8 @@ text{{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",Verdana,sans-se
 .band{{fill:#c0392b;fill-opacity:.22}} .wide.band{{fill-opacity:.08}} .bandtext{{fill:#a93226}}
 {_colour_rules(COLOURS)}
 @media (prefers-color-scheme:dark){{
-text{{fill:#e6e6e6}} .quiet,.tick,.small{{fill:#a0a4aa}} .paper{{fill:#15181d}} .panel,.legend{{stroke:#15181d}} .grid{{stroke:#2a2f37}}
+text{{fill:#e6e6e6}} .quiet,.tick,.small{{fill:#a0a4aa}} .paper{{fill:#15181d}} .grid{{stroke:#2a2f37}}
+.panel,.legend{{stroke:#15181d}}
 .axis,.mark{{stroke:#6b7280}} .bad.mark{{stroke:#ff7b6b}} .badtext,.bandtext{{fill:#ff9d90}}
 .band{{fill:#ff7b6b;fill-opacity:.3}} .wide.band{{fill-opacity:.12}}
 {_colour_rules(DARK_COLOURS)}
