@@ -50,7 +50,7 @@ METHODS: Mapping[str, Method] = {
     "multifd": Method("multifd", capabilities=("multifd",)),
     "multifd-zstd": Method(
         "multifd zstd",
-        give_up_s=90.0,  # 40 s at 1 Gbit/s with QEMU 7.2
+        give_up_s=90.0,  # with QEMU's default of 2 channels it took up to 40 s at 1 Gbit/s
         capabilities=("multifd",),
         parameters={"multifd-compression": "zstd"},
     ),
