@@ -7,6 +7,7 @@ import random
 import socket
 import ssl
 import threading
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,57 @@ def test_the_return_path_works_while_pages_rush_by(lanes: int) -> None:
         both.expect_end()
         listener.join(20)
     assert bytes(heard) == back
+
+
+class Watched:
+    """Passes calls on to a connection, and notes whether two were ever under way at once."""
+
+    def __init__(self, wrapped: ssl.SSLSocket) -> None:
+        self._wrapped = wrapped
+        self._busy = threading.Lock()
+        self.overlapped = False
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            if not self._busy.acquire(blocking=False):
+                self.overlapped = True
+                return getattr(self._wrapped, name)(*arguments)
+            try:
+                return getattr(self._wrapped, name)(*arguments)
+            finally:
+                self._busy.release()
+
+        return call
+
+
+def test_openssl_is_never_called_by_two_threads_at_once() -> None:
+    near, far = tcp_pair()
+    links: list[tls.TlsLink] = []
+    shaking = [
+        threading.Thread(target=lambda: links.append(tls.Armour(BOTH[0], server_side=False).link(near, 0))),
+        threading.Thread(target=lambda: links.append(tls.Armour(BOTH[1], server_side=True).link(far, 0))),
+    ]
+    content = memoryview(random.Random(5).randbytes(30_000_000))
+    heard = [memoryview(bytearray(len(content))) for _ in range(2)]
+    with near, far:
+        for thread in shaking:
+            thread.start()
+        for thread in shaking:
+            thread.join(20)
+        watched = [Watched(link._tls) for link in links]
+        for link, watch in zip(links, watched, strict=True):
+            link._tls = watch  # type: ignore[assignment]  # stands for a connection
+        threads = [threading.Thread(target=link.send, args=([content],)) for link in links]
+        threads += [
+            threading.Thread(target=link.receive, args=(memory,))
+            for link, memory in zip(links, heard, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert all(memory == content for memory in heard)
+    assert not any(watch.overlapped for watch in watched)
 
 
 def test_nothing_is_readable_on_the_way() -> None:
