@@ -30,7 +30,7 @@ Found = tuple[dict[str, list[Figures]], int]
 def compare(
     load: Load, link: str | None, runs: int, methods: Sequence[Method], tell: Told, *, tls: bool = False
 ) -> Found:
-    """Each method and relocd once a run, relocd with ``tls`` over TLS. A method that did not end is not tried again."""
+    """Each method and relocd (with ``tls`` over TLS) once a run. One that did not end is not tried again."""
     found: dict[str, list[Figures]] = {name: [] for name in (*(method.name for method in methods), OWN)}
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
