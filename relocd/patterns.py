@@ -20,6 +20,9 @@ try:
 except ImportError:  # pragma: no cover - for a Python that has moved them
     _compiler = _parser = None
 
+parser: Any = _parser
+compiler: Any = _compiler
+
 MAX_PATTERN_CHARACTERS = 256
 MAX_SUBJECT_CHARACTERS = 253
 """The longest name in the DNS (RFC 1035, 2.3.4, written out)."""
@@ -28,7 +31,7 @@ MAX_WAYS = (MAX_SUBJECT_CHARACTERS + 1) ** 3
 """Three open-ended repeats in a row: some 50 ms for the worst name. A fourth makes it seconds."""
 
 _Tree = Any  # re._parser.SubPattern, a sequence of (operation, argument)
-_FLAGS = re.IGNORECASE | re.ASCII
+FLAGS = re.IGNORECASE | re.ASCII
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 _ONE_CHARACTER = ("LITERAL", "NOT_LITERAL", "IN", "ANY")
 
@@ -43,7 +46,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     if not text.isprintable():
         raise _wrong(text, "holds a control character", hint=r"In quotes, '\b' is written '\\b'.")
     try:
-        compiled = re.compile(text, _FLAGS)
+        compiled = re.compile(text, FLAGS)
     except (re.error, OverflowError, RecursionError) as error:
         raise _wrong(text, f"is not a regular expression: {error}") from None
     if is_slow(text):
@@ -62,9 +65,9 @@ def _wrong(text: str, why: str, *, hint: str = "") -> ConfigError:
 
 def is_slow(text: str) -> bool:
     """Whether there are more than :data:`MAX_WAYS` ways to match a name of full length."""
-    if _parser is None:
+    if parser is None:
         return looks_slow(text)
-    return _ways(_parser.parse(text)) > MAX_WAYS
+    return _ways(parser.parse(text)) > MAX_WAYS
 
 
 def looks_slow(text: str) -> bool:
@@ -74,7 +77,7 @@ def looks_slow(text: str) -> bool:
 
 def may_match_letters(text: str) -> bool:
     """Whether the expression can match a letter. One that cannot is for IPv4 addresses, not for names."""
-    return _parser is None or _has_letters(_parser.parse(text))
+    return parser is None or _has_letters(parser.parse(text))
 
 
 def reaches_end(text: str) -> bool:
@@ -82,11 +85,11 @@ def reaches_end(text: str) -> bool:
 
     xend asked for the former only, so an expression for which this is false has become stricter.
     """
-    return _parser is not None and _reaches_end(_parser.parse(text))
+    return parser is not None and _reaches_end(parser.parse(text))
 
 
 def _children(argument: Any) -> Iterator[_Tree]:
-    if isinstance(argument, _parser.SubPattern):
+    if isinstance(argument, parser.SubPattern):
         yield argument
     elif isinstance(argument, tuple | list):
         for part in argument:
@@ -107,7 +110,7 @@ def _is_forced(item: tuple[Any, Any], after: tuple[Any, Any] | None) -> bool:
     body = argument[2]
     if [op.name for op, _ in body] not in [[name] for name in _ONE_CHARACTER]:
         return False
-    return not _compiler.compile(body, _FLAGS).fullmatch(chr(after[1]))
+    return not compiler.compile(body, FLAGS).fullmatch(chr(after[1]))
 
 
 def _ways_of(operation: Any, argument: Any) -> float:
