@@ -13,7 +13,6 @@ from typing import Any
 from attrs import frozen
 
 from relocd.firewall.peers import Network
-from relocd.firewall.ruleset import Act, Chain, Rule
 
 Command = dict[str, Any]
 Listing = list[dict[str, Any]]
@@ -165,15 +164,3 @@ def legacy_order(wanted: Wanted, families: Iterable[str]) -> Command:
             for family in families
         },
     }
-
-
-def is_called(chains: Iterable[Chain], name: str) -> bool:
-    """Whether anything of that name is in these chains: a rule that calls it, a chain or a table."""
-    return any(
-        name in (chain.name, chain.table) or any(_jumps(rule, name) for rule in chain.rules)
-        for chain in chains
-    )
-
-
-def _jumps(rule: Rule, name: str) -> bool:
-    return rule.act in (Act.JUMP, Act.GOTO) and rule.target == name

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -25,6 +26,7 @@ TRIES = 3
 
 _LEGACY = {"ip": "iptables-legacy-save", "ip6": "ip6tables-legacy-save"}
 _OF_NFT = {"ip": "iptables-nft-save", "ip6": "ip6tables-nft-save"}
+_IPV6 = Path("/proc/net/if_inet6")
 _SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -39,6 +41,21 @@ class Filters:
     """Families (ip, ip6) whose legacy tables hold rules."""
     command: str
     """Which tables the command iptables edits: nf_tables, legacy, or nothing."""
+
+    def trace(self, name: str) -> str:
+        """What there is of that name and before it, in a form that changes if anybody touches it."""
+        nft = self.listing or []
+        judging = [(c["family"], c["table"], c["name"]) for c in plan.judging_chains(nft, name)]
+        legacy = [
+            (
+                chain.family,
+                chain.name,
+                [rule.text for rule in chain.rules if chain.name == name or rule.target == name],
+            )
+            for chain in self.chains
+            if chain.program == "iptables-legacy" and (chain.name == name or chain.hook is not None)
+        ]
+        return repr((plan.own_part(nft, name), judging, legacy))
 
     @property
     def flavours(self) -> list[str]:
@@ -66,14 +83,25 @@ def read() -> Filters:
 def apply(wanted: plan.Wanted) -> Filters:
     """Let the peers in and refuse everybody else on that port; what there was of ours is replaced.
 
-    Returns what is in force then. Raises FirewallError.
+    Where only legacy tables are in force, they get our chain. Otherwise nftables does, and legacy tables as far as
+    they are in force too. Returns what there is then. Raises FirewallError.
     """
     filters = read()
-    families = _legacy_families(filters)
-    if families:
-        _order(plan.legacy_order(wanted, families))
-    if filters.listing is not None:
-        _change(lambda listing: plan.nft_commands(listing, wanted), filters.listing)
+    listing = filters.listing
+    only_legacy = bool(filters.legacy) and not (listing and plan.judging_chains(listing, wanted.name))
+    if listing is None and not filters.legacy and filters.command != "legacy":
+        raise FirewallError(
+            f"this host's packet filter cannot be changed: {filters.nft_trouble}",
+            hint="Install the package nftables, or set (xen-relocation-firewall off).",
+        )
+    if only_legacy or listing is None:
+        _order(plan.legacy_order(wanted, ("ip", "ip6") if _IPV6.exists() else ("ip",)))
+        if listing is not None:
+            _change(lambda now: plan.nft_removal(now, wanted.name), listing)
+    else:
+        if filters.legacy:
+            _order(plan.legacy_order(wanted, filters.legacy))
+        _change(lambda now: plan.nft_commands(now, wanted), listing)
     return read()
 
 
@@ -90,17 +118,6 @@ def remove(name: str) -> bool:
         found = True
         _change(lambda listing: plan.nft_removal(listing, name), filters.listing)
     return found
-
-
-def _legacy_families(filters: Filters) -> tuple[str, ...]:
-    if filters.listing is not None or filters.legacy:
-        return filters.legacy
-    if filters.command == "legacy":
-        return tuple(_LEGACY)
-    raise FirewallError(
-        f"this host's packet filter cannot be changed: {filters.nft_trouble}",
-        hint="Install the package nftables, or set (xen-relocation-firewall off).",
-    )
 
 
 def _change(commands_for: Any, listing: plan.Listing) -> None:

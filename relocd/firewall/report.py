@@ -1,0 +1,64 @@
+"""Which allowed hosts reach the relocation port, pattern by pattern, as docs/firewall.md describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_network
+
+from attrs import frozen
+
+from relocd.firewall.peers import Network, Reach, collapsed, host_network
+from relocd.firewall.plan import Wanted
+from relocd.firewall.ruleset import Chain, Outcome, Packet, Verdict, judge
+
+EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+_ORDER = (Outcome.BLOCKED, Outcome.UNDECIDED, Outcome.OPEN)
+
+Addresses = Mapping[str, Sequence[str]]
+"""What each name leads to."""
+
+
+@frozen
+class Finding:
+    """What becomes of the hosts of one pattern. ``networks`` are those behind its names, too."""
+
+    reach: Reach
+    networks: tuple[Network, ...]
+    verdict: Verdict
+
+
+def networks_of(reach: Reach, addresses: Addresses) -> tuple[Network, ...]:
+    """The addresses of a pattern's hosts, names included, other hosts only."""
+    if reach.everybody:
+        return EVERYWHERE
+    named = [host_network(address) for name in reach.names for address in addresses.get(name, ())]
+    return tuple(n for n in collapsed([*reach.networks, *named]) if not n.is_loopback)
+
+
+def wanted_for(name: str, port: int, reaches: Iterable[Reach], addresses: Addresses) -> Wanted:
+    """What relocd would have a packet filter do."""
+    given = list(reaches)
+    everybody = any(reach.everybody for reach in given)
+    networks = () if everybody else collapsed(n for reach in given for n in networks_of(reach, addresses))
+    return Wanted(name, port, networks, everybody)
+
+
+def examine(
+    chains: Sequence[Chain], port: int, reaches: Iterable[Reach], addresses: Addresses
+) -> list[Finding]:
+    """Judge each pattern's hosts; of several verdicts the worst one counts."""
+    found = []
+    for reach in reaches:
+        networks = networks_of(reach, addresses)
+        found.append(Finding(reach, networks, worst(judge(chains, Packet(n, port)) for n in networks)))
+    return found
+
+
+def strangers(chains: Sequence[Chain], port: int) -> Verdict:
+    """Whether any address at all reaches the port."""
+    return worst(judge(chains, Packet(network, port)) for network in EVERYWHERE)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The first of the worst ones; open without any."""
+    return min(verdicts, key=lambda verdict: _ORDER.index(verdict.outcome), default=Verdict(Outcome.OPEN))
