@@ -11,15 +11,22 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
-from relocd.patterns import MAX_SUBJECT_CHARACTERS, compile_pattern, may_match_letters
+from relocd.errors import ConfigError
+from relocd.patterns import MAX_SUBJECT_CHARACTERS, MAX_WAYS, compile_pattern, may_match_letters, ways_of
 
 
 class AllowList:
     """Patterns that are compiled once. An empty list lets nobody in; everyone is ``.*``."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        """Raises ConfigError that names the pattern which is wrong."""
+        """Raises ConfigError that names the pattern which is wrong, or says that all together are too much."""
         self._patterns: dict[str, re.Pattern[str]] = {text: compile_pattern(text) for text in patterns}
+        if sum(map(ways_of, self._patterns)) > MAX_WAYS:
+            raise ConfigError(
+                "the patterns together could take very long to match",
+                source="allow-list",
+                hint="Have fewer of those with two or three '*' and '+'.",
+            )
         self.needs_names = any(map(may_match_letters, self._patterns))
         """Whether a name could match where an address did not."""
 

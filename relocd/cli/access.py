@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
 from relocd.cli import commands
 from relocd.cli.client import Client, DaemonUnavailableError, JsonObject
 from relocd.cli.exitcodes import REFUSED, SUCCESS
-from relocd.cli.failures import printable
 from relocd.cli.frame import answer, cli, host_argument, verb
 from relocd.firewall.plan import own_name
 from relocd.net import netfilter
@@ -65,7 +64,7 @@ def firewall_text(told: JsonObject) -> str:
     lines += _indented(filter(None, (told.get("because"), told.get("next"))))
     if told.get("strangers") == "open" and told.get("verdict") == "open":
         lines.append("Any other host reaches the port, too; the allow-list alone keeps it out.")
-    return "\n".join(map(printable, lines))
+    return _shown(lines)
 
 
 def _peer_lines(peer: JsonObject) -> Iterator[str]:
@@ -84,7 +83,12 @@ def _peer_lines(peer: JsonObject) -> Iterator[str]:
         yield f"{peer.get('verdict')}{f': {because}' if because else ''}"
 
 
-def _indented(sentences: Iterator[str] | filter[str]) -> list[str]:
+def _shown(lines: Iterable[str]) -> str:
+    """Without what could steer a terminal, some of it comes from name servers; spaces stay as they are."""
+    return "\n".join("".join(char if char.isprintable() else "?" for char in line) for line in lines)
+
+
+def _indented(sentences: Iterable[str]) -> list[str]:
     return [
         line
         for sentence in sentences
@@ -124,7 +128,7 @@ def peers_text(told: JsonObject) -> str:
     for row in told.get("addresses") or []:
         lines.append(f"{row.get('address')}: {'let in' if row.get('admitted') else 'refused'}")
         lines += _indented(_row_lines(row))
-    return "\n".join(map(printable, lines))
+    return _shown(lines)
 
 
 def _row_lines(row: JsonObject) -> Iterator[str]:

@@ -13,7 +13,6 @@ from relocd.cli import commands, console, domainfile, failures, records, render
 from relocd.cli.client import Client, JsonObject
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS
 from relocd.cli.forecast import prediction_text
-from relocd.cli.frame import CONTEXT as CONTEXT
 from relocd.cli.frame import answer, cli, domain_argument, echo_json, host_argument, port_option, verb
 from relocd.cli.picture import picture
 from relocd.cli.plot import svg

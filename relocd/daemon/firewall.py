@@ -55,10 +55,15 @@ class Firewall:
         self._loop.clock = self._context.reactor
         await self._settle()
 
+    def look(self) -> None:
+        """Tell in the log whether the peers get in, if that is wanted; returns at once."""
+        if self._mode is FirewallMode.CHECK:
+            background(self._tell_log(), "looking at the firewall")
+
     def reload(self) -> None:
         """The configuration has changed."""
         self._told.clear()
-        background(self._settle(), "the firewall")
+        background(self._settle(), "the firewall").addCallback(lambda _: self.look())
 
     async def stop(self) -> None:
         """Leave nothing behind."""
@@ -118,8 +123,6 @@ class Firewall:
         if self._loop.running:
             self._loop.stop()
         await self._lock.run(lambda: ensureDeferred(self._retreat()))
-        if self._mode is FirewallMode.CHECK and self._context.config.relocation_server:
-            background(self._tell_log(), "looking at the firewall")
 
     async def _tend(self) -> None:
         await self._lock.run(lambda: ensureDeferred(self._apply()))
@@ -140,8 +143,8 @@ class Firewall:
         self._applied = (wanted, trace)
         if changed:
             self._told.clear()
-            whom = "everybody" if wanted.everybody else f"{len(wanted.networks)} addresses or networks"
-            self.log.info("firewall: port {port} is open for {whom}", port=port, whom=whom)
+            whom = "everybody" if wanted.everybody else ", ".join(map(str, wanted.networks)) or "nobody"
+            self.log.info("firewall: port {port} is open for {whom:.200}", port=port, whom=whom)
         for finding in findings:
             self._tell_finding(finding)
 
@@ -176,7 +179,7 @@ class Firewall:
 
     async def _tell_log(self) -> None:
         try:
-            told = await self.tell()
+            told = await self._lock.run(lambda: ensureDeferred(self.tell()))
         except FirewallError as error:
             self.log.info("firewall: not looked at: {error}", error=error)
             return

@@ -17,6 +17,10 @@ _T = TypeVar("_T")
 MAX_LOOKUPS = 16
 
 
+#: Names of one address that are looked at. The peer's name server decides how many there are.
+MAX_NAMES = 8
+
+
 class Resolver:
     """Finds the confirmed names of an address, in threads of its own with a time limit.
 
@@ -85,7 +89,9 @@ def reverse_names(address: str) -> tuple[ReverseName, ...]:
         name, aliases, _ = socket.gethostbyaddr(address)
     except (OSError, UnicodeError):
         return ()
-    return tuple(_forward(candidate, address) for candidate in dict.fromkeys([name, *aliases]))
+    return tuple(
+        _forward(candidate, address) for candidate in list(dict.fromkeys([name, *aliases]))[:MAX_NAMES]
+    )
 
 
 def _forward(name: str, address: str) -> ReverseName:

@@ -93,9 +93,10 @@ class Service:
         bootstore.sweep(self._places.boot_dir)
         await self._context.driver.start()
         await self._relocations.recover()
+        await self._firewall.start()
         if self._context.config.relocation_server:
             self._listen()
-        await self._firewall.start()
+            self._firewall.look()
         self._ports.append(
             listen_control(self._reactor, self._places.run_dir / "control.sock", self._control)
         )

@@ -24,11 +24,15 @@ class _Device:
     """An interface that peers come by: not the loopback one, otherwise any."""
 
 
+class _Destination:
+    """An address of this host."""
+
+
 class _Flags:
     """The flags of the first packet."""
 
 
-_NEVER, _UNKNOWN, _DEVICE, _FLAGS = _Never(), _Unknown(), _Device(), _Flags()
+_NEVER, _UNKNOWN, _DEVICE, _DESTINATION, _FLAGS = _Never(), _Unknown(), _Device(), _Destination(), _Flags()
 _SYN = frozenset({"syn"})
 _TCP = ("tcp", 6)
 
@@ -82,6 +86,8 @@ def _field(left: Any) -> _Field:
         known = {"state": frozenset({"new"}), "direction": "original"}
         value = known.get(str(what.get("key")), _UNKNOWN)
         return lambda _: value
+    if kind == "fib" and what == {"result": "type", "flags": ["daddr"]}:
+        return lambda _: "local"
     return lambda _: _UNKNOWN
 
 
@@ -101,6 +107,8 @@ def _payload(protocol: str, field: str) -> _Field:
 def _of_ip(packet: Packet, field: str) -> _Value:
     if field == "saddr":
         return packet.source
+    if field == "daddr":
+        return _DESTINATION
     return "tcp" if field in ("protocol", "nexthdr") else _UNKNOWN
 
 
@@ -128,6 +136,8 @@ def _equals(value: _Value, right: Any, sets: Sets) -> Truth:
         return None
     if value is _DEVICE:
         return False if right == "lo" else None
+    if value is _DESTINATION:
+        return _own_address(right)
     if isinstance(value, Network):
         return _address(value, right)
     if isinstance(value, frozenset):
@@ -153,6 +163,17 @@ def _address(source: Network, right: Any) -> Truth:
         return within(source, ip_network(str(right), strict=False))
     except ValueError:
         return None
+
+
+def _own_address(right: Any) -> Truth:
+    """Which addresses this host has is not looked up; those of groups are no host's own."""
+    if isinstance(right, dict) and "prefix" in right:
+        right = f"{right['prefix'].get('addr')}/{right['prefix'].get('len')}"
+    try:
+        network = ip_network(str(right), strict=False)
+    except ValueError:
+        return None
+    return False if network.is_multicast or str(network) == "255.255.255.255/32" else None
 
 
 def _in_range(source: Network, low: Any, high: Any) -> Truth:

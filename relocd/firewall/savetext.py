@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from ipaddress import ip_network
 
 from attrs import frozen
@@ -57,7 +57,7 @@ def chains_of_save(text: str, *, program: str, family: str) -> list[Chain]:
             name, policy, *_ = line[1:].split()
             policies[name] = policy
         elif line.startswith("-A "):
-            rules.setdefault(line.split()[1], []).append(_rule(line))
+            rules.setdefault(line.split()[1], []).append(_rule(line, policies))
         elif line.strip() == "COMMIT":
             found += [
                 Chain(program, family, table, name, tuple(rules.get(name, ())), _hook(table, name, policy))
@@ -80,7 +80,7 @@ def _hook(table: str, chain: str, policy: str) -> Hook | None:
     return Hook(name, _PRIORITIES.get(table, 0), accepts=policy != "DROP") if name else None
 
 
-def _rule(line: str) -> Rule:
+def _rule(line: str, chains: Collection[str]) -> Rule:
     try:
         words = shlex.split(line)[2:]
     except ValueError:
@@ -89,21 +89,17 @@ def _rule(line: str) -> Rule:
     act, target = Act.NOTHING, ""
     for option in _options(words):
         if option.name in ("-j", "-g"):
-            act, target = _act(option)
+            act, target = _act(option, chains)
         elif option.name not in _OF_TARGETS and (act is Act.NOTHING):
             conditions.append(_condition(option))
     return Rule(line, tuple(conditions), act, target)
 
 
-def _act(option: _Option) -> tuple[Act, str]:
+def _act(option: _Option, chains: Collection[str]) -> tuple[Act, str]:
     name = option.values[0] if option.values else ""
-    if name in _ACTS:
-        return _ACTS[name], ""
-    if name in _WITHOUT_EFFECT:
-        return Act.NOTHING, ""
-    if name.isupper() and name.isalpha():
-        return Act.UNKNOWN, ""  # an extension's target; a chain of this name is taken for one, too
-    return (Act.GOTO if option.name == "-g" else Act.JUMP), name
+    if name in chains:
+        return (Act.GOTO if option.name == "-g" else Act.JUMP), name
+    return _ACTS.get(name, Act.NOTHING if name in _WITHOUT_EFFECT else Act.UNKNOWN), ""
 
 
 def _options(words: Sequence[str]) -> Iterator[_Option]:
@@ -152,6 +148,17 @@ def _ports(packet: Packet, values: Sequence[str]) -> Truth:
         return None
 
 
+def _kind_of_destination(_: Packet, values: Sequence[str]) -> Truth:
+    return "LOCAL" in values[0].split(",") if values else None
+
+
+def _destination(_: Packet, values: Sequence[str]) -> Truth:
+    try:
+        return False if ip_network(values[0], strict=False).is_multicast else None
+    except (ValueError, IndexError):
+        return None
+
+
 def _device(_: Packet, values: Sequence[str]) -> Truth:
     return False if values[:1] == ("lo",) else None
 
@@ -170,7 +177,9 @@ def _flags(_: Packet, values: Sequence[str]) -> Truth:
 
 _JUDGES: dict[str, _Judge] = {
     "-s": _source,
+    "-d": _destination,
     "-p": _protocol,
+    "--dst-type": _kind_of_destination,
     "-i": _device,
     "--dport": _ports,
     "--dports": _ports,
