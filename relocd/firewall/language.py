@@ -6,6 +6,7 @@ in full without trying all of them: texts that lead into the same states go on a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import define, field, frozen
@@ -39,6 +40,8 @@ class Language:
     _read: tuple[tuple[tuple[frozenset[str], int], ...], ...]
     _skip: tuple[tuple[tuple[str, int], ...], ...]
     _last: int
+    _live: States
+    """States from which the end can be reached at all."""
     _steps: dict[tuple[States, str], States] = field(factory=dict, repr=False, eq=False)
 
     def start(self) -> States:
@@ -62,7 +65,7 @@ class Language:
 
     def alive(self, states: States) -> frozenset[str]:
         """The characters with which a match may go on from here."""
-        return frozenset(char for char in ALPHABET if self._leads_on(self.step(states, char)))
+        return frozenset(char for char in ALPHABET if self._live & self.step(states, char))
 
     def words(self, limit: int) -> tuple[str, ...] | None:
         """All texts, or None if there are more than ``limit``."""
@@ -78,20 +81,6 @@ class Language:
                 for char in sorted(self.alive(states))
             ]
         return tuple(found) if len(found) <= limit else None
-
-    def _leads_on(self, states: States) -> bool:
-        """Whether the end can be reached at all from here."""
-        seen = set(states)
-        left = list(states)
-        while left:
-            state = left.pop()
-            if state == self._last:
-                return True
-            after = [n for chars, n in self._read[state] if chars]
-            after += [n for when, n in self._skip[state] if when != _BEGIN]
-            left += [n for n in after if n not in seen]
-            seen.update(after)
-        return False
 
     def _closure(self, states: set[int], allowed: set[str]) -> States:
         found, left = set(states), list(states)
@@ -110,7 +99,8 @@ def language_of(text: str) -> Language:
     tree = parser.parse(text, FLAGS)
     builder = _Builder(tree.state)
     last = builder.sequence(tree, builder.new())
-    return Language(tuple(map(tuple, builder.read)), tuple(map(tuple, builder.skip)), last)
+    read, skip = tuple(map(tuple, builder.read)), tuple(map(tuple, builder.skip))
+    return Language(read, skip, last, builder.live(last))
 
 
 @define
@@ -125,6 +115,28 @@ class _Builder:
         self.read.append([])
         self.skip.append([])
         return len(self.read) - 1
+
+    def live(self, last: int) -> States:
+        """From where ``last`` can be reached: past the anchor of the end, nothing is read any more."""
+        silent = self._before({last}, {_ALWAYS, _END}, reading=False)
+        return self._before(silent, {_ALWAYS}, reading=True)
+
+    def _before(self, states: Iterable[int], allowed: set[str], *, reading: bool) -> States:
+        back: list[list[int]] = [[] for _ in self.read]
+        for state, edges in enumerate(self.skip):
+            for when, after in edges:
+                if when in allowed:
+                    back[after].append(state)
+        for state, reads in enumerate(self.read if reading else ()):
+            for chars, after in reads:
+                if chars:
+                    back[after].append(state)
+        found, left = set(states), list(states)
+        while left:
+            new = [state for state in back[left.pop()] if state not in found]
+            found.update(new)
+            left += new
+        return frozenset(found)
 
     def sequence(self, tree: _Tree, at: int) -> int:
         for operation, argument in tree:
