@@ -62,8 +62,8 @@ def firewall_text(told: JsonObject) -> str:
         lines += [f"  {peer.get('pattern')}", *_indented(_peer_lines(peer))]
     lines.append(f"Port {told.get('port')}: {told.get('verdict')}")
     lines += _indented(filter(None, (told.get("because"), told.get("next"))))
-    if told.get("strangers") == "open" and told.get("verdict") == "open":
-        lines.append("Any other host reaches the port, too; the allow-list alone keeps it out.")
+    if told.get("open_to_all") and told.get("verdict") == "open":
+        lines.append("Every other host reaches the port, too; the allow-list alone keeps it out.")
     return _shown(lines)
 
 

@@ -88,7 +88,7 @@ class Firewall:
         port = self._context.port
         reaches = await self._look_up()
         work = _Look(port, reaches, dict(self._addresses))
-        filters, findings, others = await self._worker.run(work.run)
+        filters, findings, open_to_all = await self._worker.run(work.run)
         told = {
             "mode": self._mode.value,
             "name": self._name,
@@ -96,7 +96,7 @@ class Firewall:
             "port": port,
             "flavours": filters.flavours,
             "nft": filters.nft_trouble or "ok",
-            "strangers": others.outcome.value if port else "",
+            "open_to_all": open_to_all,
             "peers": [self._told_finding(finding) for finding in findings],
         }
         if not port:
@@ -243,10 +243,10 @@ class _Look:
     def __init__(self, port: int, reaches: Sequence[Reach], addresses: report.Addresses) -> None:
         self._port, self._reaches, self._addresses = port, reaches, addresses
 
-    def run(self) -> tuple[netfilter.Filters, list[report.Finding], Verdict]:
+    def run(self) -> tuple[netfilter.Filters, list[report.Finding], bool]:
         filters = netfilter.read()
         findings = report.examine(filters.chains, self._port, self._reaches, self._addresses)
-        return filters, findings, report.strangers(filters.chains, self._port)
+        return filters, findings, report.is_open_to_all(filters.chains, self._port)
 
 
 class _Keep:

@@ -54,9 +54,9 @@ def examine(
     return found
 
 
-def strangers(chains: Sequence[Chain], port: int) -> Verdict:
-    """Whether any address at all reaches the port."""
-    return worst(judge(chains, Packet(network, port)) for network in EVERYWHERE)
+def is_open_to_all(chains: Sequence[Chain], port: int) -> bool:
+    """Whether every address reaches the port, of IPv4 or of IPv6."""
+    return any(judge(chains, Packet(network, port)).outcome is Outcome.OPEN for network in EVERYWHERE)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
