@@ -48,7 +48,7 @@ commands = st.one_of(
     st.builds(Send, _lanes, st.sampled_from(Compression), _files),
     st.builds(Receive, _lanes, _files, _counts),
     st.builds(Limit, _counts),
-    st.builds(Memory, st.text(), _counts),
+    st.builds(Memory, st.text(), _counts, _counts),
     st.sampled_from([Stream(), AskDigest(), Quit()]),
 )
 events = st.one_of(

@@ -55,7 +55,7 @@ def cut(at: int) -> Callable[[int, bytes], bytes | None]:
 )
 def test_a_flipped_bit_is_caught(at: int, compression: str) -> None:
     """In the magic, a size, raw content, compressed content."""
-    stream = os.urandom(300_000) if compression == "none" else bulk(4000)
+    stream = os.urandom(300_000) if compression == "none" else bulk(12000)
     with pair() as both:
         both.connect(compression=compression, between=Meddler(flip(at)))
         both.expect_files()
