@@ -14,6 +14,9 @@ from relocd.firewall.ruleset import Chain, Outcome, Packet, Verdict, judge
 EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _ORDER = (Outcome.BLOCKED, Outcome.UNDECIDED, Outcome.OPEN)
 
+#: Networks of one pattern that are judged. Each is led through all rules.
+MAX_JUDGED = 64
+
 Addresses = Mapping[str, Sequence[str]]
 """What each name leads to."""
 
@@ -50,7 +53,11 @@ def examine(
     found = []
     for reach in reaches:
         networks = networks_of(reach, addresses)
-        found.append(Finding(reach, networks, worst(judge(chains, Packet(n, port)) for n in networks)))
+        verdicts = [judge(chains, Packet(network, port)) for network in networks[:MAX_JUDGED]]
+        if len(networks) > MAX_JUDGED:
+            because = f"only the first {MAX_JUDGED} of {len(networks)} networks were looked at"
+            verdicts.append(Verdict(Outcome.UNDECIDED, because))
+        found.append(Finding(reach, networks, worst(verdicts)))
     return found
 
 

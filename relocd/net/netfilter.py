@@ -24,6 +24,9 @@ TIMEOUT_S = 20.0
 #: How often a change is tried when others change the filter meanwhile.
 TRIES = 3
 
+#: More than this is not read: turning it into objects would hold up the daemon.
+MAX_LISTING_BYTES = 16 << 20
+
 _LEGACY = {"ip": "iptables-legacy-save", "ip6": "ip6tables-legacy-save"}
 _OF_NFT = {"ip": "iptables-nft-save", "ip6": "ip6tables-nft-save"}
 _IPV6 = Path("/proc/net/if_inet6")
@@ -143,6 +146,10 @@ def _listing() -> tuple[plan.Listing | None, str]:
     if not _find("nft"):
         return None, "the program nft is not installed"
     text = _run(["nft", "-j", "list", "ruleset"])
+    if len(text) > MAX_LISTING_BYTES:
+        raise FirewallError(
+            f"the rules of nftables take more than {MAX_LISTING_BYTES >> 20} MiB: too much to look at"
+        )
     try:
         listing = json.loads(text)["nftables"]
     except (ValueError, KeyError, TypeError):

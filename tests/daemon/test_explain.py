@@ -92,8 +92,13 @@ def test_an_empty_list() -> None:
 
 def test_lookups_that_hang_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
-    monkeypatch.setattr(lookup, "reverse_names", lambda _: () if over.wait(60) else ())
-    monkeypatch.setattr(lookup, "addresses_of", lambda _: () if over.wait(60) else ())
+
+    def hang(_: str) -> tuple[()]:
+        over.wait(60)
+        return ()
+
+    monkeypatch.setattr(lookup, "reverse_names", hang)
+    monkeypatch.setattr(lookup, "addresses_of", hang)
     try:
         asked = gate("hosta", timeout_s=0.05)
         (row,) = told(asked, "192.0.2.1")["addresses"]

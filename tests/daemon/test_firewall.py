@@ -6,10 +6,24 @@ import contextlib
 import shutil
 import socket
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
 
+from relocd.config import Config
+from relocd.config.model import FirewallMode
+from relocd.daemon.context import Context
+from relocd.daemon.firewall import INTERVAL_S, Firewall, _Keep
+from relocd.firewall.peers import reach_of
+from relocd.firewall.plan import Wanted
+from relocd.firewall.ruleset import Outcome
+from relocd.net import netfilter
+from tests.net.namespace import private_network
+from tests.reactor import run as run_coroutine
+from tests.testbed.commands import run
 from tests.testbed.daemons import PORT, READY_S, RelocdHost
 from tests.testbed.netns import in_netns
 from tests.testbed.network import BRIDGE, Host, Testbed
@@ -195,6 +209,46 @@ def test_names_are_looked_up_anew(net: Testbed, tmp_path: Path) -> None:
             assert target.ask("firewall")["peers"][0]["names"] == {"peer.test": ["10.77.0.100"]}
     finally:
         shutil.rmtree(own)
+
+
+def test_what_somebody_removed_is_put_back() -> None:
+    wanted = Wanted("relocd-ab12", PORT, (IPv4Network("10.0.0.0/24"),))
+    with private_network():
+        changed, trace, findings = _Keep(wanted, None, [reach_of(r"10\.0\.0\.1")], {}).run()
+        assert changed
+        assert [finding.verdict.outcome for finding in findings] == [Outcome.OPEN]
+        assert _Keep(wanted, (wanted, trace), [], {}).run() == (False, trace, [])
+        run(["nft", "flush", "ruleset"])
+        assert _Keep(wanted, (wanted, trace), [], {}).run() == (True, trace, [])
+        assert _Keep(evolve(wanted, port=1), (wanted, trace), [], {}).run()[0]
+
+
+def test_every_minute_it_is_looked_after(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept: list[Wanted] = []
+    monkeypatch.setattr(_Keep, "run", lambda self: (kept.append(self._wanted), (True, "trace", []))[1])
+    monkeypatch.setattr(netfilter, "remove", lambda name: True)
+    clock = Clock()
+    config = Config(firewall=FirewallMode.MANAGE, hosts_allow=("hosta", r"10\.0\.0\.1"))
+    context = Context(clock, config, *[None] * 2, *[tmp_path] * 5)  # type: ignore[arg-type]  # no driver is needed
+    known: list[tuple[str, ...] | None] = [("10.0.0.2",), None, ("10.0.0.9",)]
+
+    class Names:
+        async def addresses(self, name: str) -> tuple[str, ...] | None:
+            return known.pop(0)
+
+    async def work() -> None:
+        firewall = Firewall(context, Names())  # type: ignore[arg-type]  # what a name server says at each time
+        await firewall.start()
+        while len(kept) < 3:
+            clock.advance(INTERVAL_S)
+            await firewall._lock.run(lambda: None)
+        assert (tmp_path / "firewall").exists()
+        await firewall.stop()
+
+    run_coroutine(work())
+    networks = [[str(network) for network in wanted.networks] for wanted in kept]
+    assert networks == [["10.0.0.1/32", "10.0.0.2/32"]] * 2 + [["10.0.0.1/32", "10.0.0.9/32"]]
+    assert not (tmp_path / "firewall").exists()
 
 
 def test_a_rule_without_effect_is_an_error_that_names_the_other_one(net: Testbed, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from relocd.allow import AllowList
 from relocd.errors import ConfigError
 from relocd.firewall.language import NotRegularError, language_of
 from relocd.firewall.peers import MAX_NETWORKS, reach_of
-from relocd.firewall.report import networks_of
+from relocd.firewall.report import examine, networks_of
+from relocd.firewall.ruleset import Outcome
 
 
 @pytest.mark.parametrize(
@@ -185,6 +186,16 @@ def test_the_machine_matches_what_the_expression_matches(pattern: str, text: str
     listed = language.words(30)
     if listed is not None and text:
         assert (text in listed) == bool(compiled.fullmatch(text))
+
+
+def test_what_was_not_looked_at_is_undecided() -> None:
+    many = reach_of(r"1[0-9][0-9]\.0\.0\.1")
+    (finding,) = examine([], 8002, [many], {})
+    assert len(finding.networks) > 64
+    assert finding.verdict.outcome is Outcome.UNDECIDED
+    assert f"first 64 of {len(finding.networks)}" in finding.verdict.because
+    (finding,) = examine([], 8002, [reach_of(r"10\.0\.0\.1")], {})
+    assert finding.verdict.outcome is Outcome.OPEN
 
 
 def test_names_are_added_and_this_host_itself_left_out() -> None:

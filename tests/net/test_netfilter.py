@@ -266,6 +266,12 @@ def test_without_nft_what_it_would_show_is_not_known(monkeypatch: pytest.MonkeyP
     assert "nftables" in caught.value.hint
 
 
+def test_a_rule_set_that_is_too_large_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netfilter, "MAX_LISTING_BYTES", 10)
+    with pytest.raises(FirewallError, match="too much to look at"):
+        netfilter.apply(WANTED)
+
+
 def test_a_program_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FirewallError, match=r"nft list nonsense failed: .*syntax error"):
         netfilter._run(["nft", "list", "nonsense"])
