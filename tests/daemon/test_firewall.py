@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from relocd.config import Config
 from relocd.config.model import FirewallMode
@@ -237,11 +237,14 @@ def test_every_minute_it_is_looked_after(monkeypatch: pytest.MonkeyPatch, tmp_pa
             return known.pop(0)
 
     async def work() -> None:
+        from twisted.internet import reactor
+
         firewall = Firewall(context, Names())  # type: ignore[arg-type]  # what a name server says at each time
         await firewall.start()
         while len(kept) < 3:
             clock.advance(INTERVAL_S)
             await firewall._lock.run(lambda: None)
+            await deferLater(reactor, 0)  # the loop takes its next turn
         assert (tmp_path / "firewall").exists()
         await firewall.stop()
 
