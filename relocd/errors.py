@@ -123,8 +123,6 @@ class DriverError(RelocdError):
 class FirewallError(RelocdError):
     """The host's packet filter cannot be read or changed."""
 
-    code = "firewall"
-
 
 class JournalError(RelocdError):
     """The journal cannot be read or written; relocd does not go on without it."""
