@@ -71,7 +71,8 @@ class Sender:
         with self._lock:
             self._note(job.sequence, digest)
             level = self._choice.level(len(payload))
-        squeezed = self._squeeze(payload, level, compressor) if level else None
+            tries = level != 0 and not self._choice.skips()
+        squeezed = self._squeeze(payload, level, compressor) if tries else None
         wire: Buffer = payload if squeezed is None else squeezed
         decoded_bytes = None if squeezed is None else len(payload)
         self._put(frames.pack(Kind.BATCH, job.sequence, wire, decoded_bytes=decoded_bytes), wire)
@@ -83,6 +84,9 @@ class Sender:
             pages=builder.pages,
             zero_pages=builder.zero_pages,
             saved_bytes=len(payload) - len(wire),
+            content_bytes=len(payload),
+            level=0 if squeezed is None else level,
+            dense=level != 0 and squeezed is None,
         )
 
     def _squeeze(self, payload: memoryview, level: int, compressor: Compressor) -> bytes | None:

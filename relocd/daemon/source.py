@@ -261,9 +261,9 @@ class SourceRelocation(Runner[SourceEffect]):
     def _carrier_event(self, event: Event | CarrierDied) -> None:
         match event:
             case CarrierProgress():
-                self._carried(event)
+                self.report.carried(event)
             case CarrierEnded(totals=totals, counters=counters):
-                self._carried(counters)
+                self.report.carried(counters)
                 self._steering.has_sent()
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
             case CarrierDied(text=text):
@@ -272,9 +272,6 @@ class SourceRelocation(Runner[SourceEffect]):
                 background(self._fail_late(Failure(code, text)), "waiting for an explanation")
             case _:
                 pass
-
-    def _carried(self, counters: CarrierProgress) -> None:
-        self.report.carried(counters.wire_bytes, counters.stream_bytes, counters.pages, counters.zero_pages)
 
     def _event(self, event: SourceEvent) -> None:
         self._take(self.handover.handle(event))

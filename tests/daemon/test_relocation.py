@@ -19,6 +19,10 @@ def test_the_domain_moves(source: Daemon, target: Daemon, live: bool) -> None:
     outcome = source.migrate(target.port, live=live)
     assert outcome["outcome"] == "completed", str(outcome)
     assert outcome["live"] is live
+    assert set(outcome["level_bytes"]) == {"0", "-5", "1", "3"}
+    assert (
+        0 < sum(outcome["level_bytes"].values()) - outcome["saved_compression_bytes"] < outcome["bytes_sent"]
+    )
     arrived(source, target)
 
 
