@@ -15,7 +15,7 @@ from relocd.convergence.terms import Wishes, agree
 from relocd.daemon import beginnings
 from relocd.daemon.background import insist
 from relocd.daemon.bandwidth import Bandwidth
-from relocd.daemon.connect import Peer, connect, expect, greet
+from relocd.daemon.connect import Peer, connect, expect, greet, lanes_towards
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.measure import Measurements
@@ -126,7 +126,7 @@ class Relocations:
         dialogue = await connect(self.context.reactor, peer, timeout_s)
         try:
             await greet(dialogue, self.hello(), timeout_s)
-            dialogue.send(Propose(UUID(int=0), Intent.CHECK, True, False, self.context.config.lanes, domain))
+            dialogue.send(Propose(UUID(int=0), Intent.CHECK, True, False, 1, domain))
             return expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
         finally:
             dialogue.close()
@@ -174,9 +174,9 @@ class Relocations:
             peer=dialogue.peer,
         )
         needed = bootstore.missing(self.context.boot_dir, record.domain.boot_files)
-        lanes = min(proposal.lanes, self.context.config.lanes)
         try:
-            await relocation.accept(dialogue, lanes, needed, checks)
+            lanes = await lanes_towards(self.context.config, dialogue)
+            await relocation.accept(dialogue, min(proposal.lanes, lanes), needed, checks)
         except BaseException:
             self._targets.pop(relocation.id, None)
             raise

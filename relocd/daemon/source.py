@@ -157,8 +157,8 @@ class SourceRelocation(Runner[SourceEffect]):
         return self.handover.state is SourceState.OPENING
 
     async def _ask_for_place(self) -> Promise:
-        record, lanes = self._record, self._context.config.lanes
-        proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, lanes, record.domain)
+        record = self._record
+        proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, 1, record.domain)
         try:
             return await ask_for_place(
                 self._context, self.peer, proposal, lambda: self._opening, self._phase, self._note_checks
