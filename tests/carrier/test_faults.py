@@ -81,6 +81,22 @@ def test_a_cut_lane_ends_both(at: int) -> None:
         writer.join()
 
 
+def test_one_lane_of_three_that_dies_ends_both() -> None:
+    def between(number: int) -> tuple[socket.socket, socket.socket]:
+        return Meddler(cut(100_000 if number == 1 else 1 << 40))(number)
+
+    with pair() as both:
+        both.connect(3, compression="none", between=between)
+        both.expect_files()
+        both.start()
+        read_in_background(both.back)
+        writer = write_and_close(both.out, [bulk(4000)])
+        for carrier in (both.source, both.target):
+            assert carrier.expect(CarrierFailed).code in ("unreachable", "stream")
+            assert carrier.exit_code() == 1
+        writer.join()
+
+
 def test_the_hypervisors_notice_a_failure() -> None:
     """Both ends of the stream close, so QEMU fails the migration and goes on with its guest."""
     with pair() as both:

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import select
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,16 @@ from attrs import evolve
 
 from relocd.carrier import control
 from relocd.pages.choice import LEVELS
-from tests.carrier.carriers import pair, read_in_background, read_to_end, write_and_close
+from relocd.pages.frames import Header, Kind
+from relocd.pages.limits import WINDOW
+from tests.carrier.carriers import (
+    PATIENCE_S,
+    FrameRelay,
+    pair,
+    read_in_background,
+    read_to_end,
+    write_and_close,
+)
 from tests.pages.streams import StreamBuilder, bulk
 
 PAGE = 4096
@@ -277,3 +287,51 @@ def test_the_source_ends_without_a_hypervisor_that_listens() -> None:
         both.back.sendall(b"late")
         both.expect_end()
         assert both.source.digest().stream_bytes == 1
+
+
+def test_batches_shrink_on_a_slow_link() -> None:
+    """At 10 Mbit/s half a MiB would be 0.4 s; what is read must be sent soon."""
+    stream = os.urandom(2 << 20)
+    with pair() as both:
+        both.connect(compression="none")
+        both.expect_files()
+        both.source.tell(control.Limit(1_250_000))
+        both.start()
+        write_and_close(both.out, [stream])
+        assert read_to_end(both.back) == stream
+        sent, received = both.expect_end()
+        assert sent.totals == received.totals
+        assert sent.totals.batches > 12  # 4 if all were full; the first few are
+
+
+def test_a_slow_lane_holds_the_others_back_only_at_the_window() -> None:
+    stream = mixed(8000)
+    batches: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    changed, go_on = threading.Condition(), threading.Event()
+
+    def on_frame(lane: int, header: Header) -> None:
+        with changed:
+            if header.kind is Kind.BATCH:
+                batches[lane].append(header.sequence)
+            changed.notify_all()
+        if lane == 1 and batches[1]:
+            go_on.wait(PATIENCE_S)
+
+    def others_are_far_ahead() -> bool:
+        return bool(batches[1]) and max(batches[0] + batches[2], default=0) >= batches[1][0] + WINDOW - 1
+
+    with pair() as both:
+        both.connect(3, compression="none", between=FrameRelay(on_frame))
+        both.expect_files()
+        both.start()
+        write_and_close(both.out, [stream])
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.append(read_to_end(both.back)), daemon=True)
+        reader.start()
+        with changed:
+            assert changed.wait_for(others_are_far_ahead, PATIENCE_S)
+        go_on.set()
+        reader.join(PATIENCE_S)
+        assert got == [stream]
+        sent, received = both.expect_end()
+        assert sent.totals == received.totals
