@@ -210,6 +210,11 @@ class Totals:
     batches: int = field(validator=_count)
     digest: str = field(validator=_digest)
 
+    @property
+    def told(self) -> str:
+        """For people."""
+        return f"{self.stream_bytes} bytes in {self.batches} batches with the digest {self.digest}"
+
 
 def _totals(value: object) -> Totals:
     return value if isinstance(value, Totals) else _build(Totals, value)

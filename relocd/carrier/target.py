@@ -166,7 +166,7 @@ class Target(Side):
         totals = self.totals()
         announced = Totals(end.stream_bytes, end.batches, end.digest.hex())
         if totals != announced:
-            raise StreamError(f"the stream arrived as {totals}, but was sent as {announced}")
+            raise StreamError(f"what arrived is not what was sent: {totals.told}, not {announced.told}")
         self.ended = True
         self.stream().end()
         self.reporter.emit(CarrierEnded(totals, self.reporter.counters()))

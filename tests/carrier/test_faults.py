@@ -51,10 +51,10 @@ def cut(at: int) -> Callable[[int, bytes], bytes | None]:
 
 
 @pytest.mark.parametrize(
-    ("at", "compression"), [(2, "none"), (18, "none"), (100_000, "none"), (5_000, "zstd")]
+    ("at", "compression"), [(2, "none"), (18, "none"), (100_000, "none"), (1_000, "zstd")]
 )
 def test_a_flipped_bit_is_caught(at: int, compression: str) -> None:
-    """In the magic, a size, raw content, compressed content."""
+    """In the magic, a size, raw content, compressed content; ``test_damage`` tries all the others."""
     stream = os.urandom(300_000) if compression == "none" else bulk(4000)
     with pair() as both:
         both.connect(compression=compression, between=Meddler(flip(at)))
@@ -204,9 +204,9 @@ HOSTILE = {
     "a sequence twice": (frame(Kind.BATCH, BATCH) * 2, "came twice"),
     "a wrong digest": (
         frame(Kind.BATCH, BATCH) + frame(Kind.END, End(1, 1, NO_DIGEST).to_bytes(), 1),
-        "but was sent as",
+        "not what was sent",
     ),
-    "wrong totals": (frame(Kind.END, End(1, 0, NO_DIGEST).to_bytes()), "but was sent as"),
+    "wrong totals": (frame(Kind.END, End(1, 0, NO_DIGEST).to_bytes()), "not what was sent"),
     "more after the end": (
         frame(Kind.END, End(0, 0, NO_DIGEST).to_bytes()) + frame(Kind.BATCH, BATCH, 1),
         "more after the end",
