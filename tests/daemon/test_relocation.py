@@ -26,6 +26,24 @@ def test_the_domain_moves(source: Daemon, target: Daemon, live: bool) -> None:
     arrived(source, target)
 
 
+@pytest.mark.parametrize("live", [True, False], ids=["live", "offline"])
+def test_a_stream_longer_than_the_domain_can_take_is_stopped(
+    source: Daemon, target: Daemon, live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def tight(memory_bytes: int, *, live: bool) -> int:
+        asked.append((memory_bytes, live))
+        return 4096
+
+    monkeypatch.setattr("relocd.daemon.target.stream_bytes_max", tight)
+    outcome = source.migrate(target.port, live=live)
+    assert (outcome["outcome"], outcome["code"]) == ("failed", "stream")
+    assert "longer than 4096 bytes" in outcome["error"]
+    assert asked == [(1 << 20, live)]
+    at_home(source, target)
+
+
 def test_there_and_back_again(source: Daemon, target: Daemon) -> None:
     for _ in range(3):
         assert source.migrate(target.port)["outcome"] == "completed"
