@@ -11,11 +11,16 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import pyseccomp as seccomp
-
 from relocd.carrier.memory import WRITE_BYTES_MAX
 from relocd.errors import DriverError
 from relocd.pages.items import PAGE_SIZE
+
+try:
+    import pyseccomp as seccomp
+except RuntimeError:  # no libseccomp: nothing can be confined
+    seccomp = None
+
+_HINT: Final = "Set xen-relocation-direct-placement to no on the target, and try again."
 
 _DESCRIPTOR_BITS: Final = 0xFFFFFFFF
 """The kernel does not look at the upper half of the argument, so the filter must not either."""
@@ -55,8 +60,10 @@ _REFUSED_TO_ALL: Final = (
 def confine(descriptor: int, begin: int, size_bytes: int) -> None:
     """From now on this process can use a descriptor only to write there, page by page near the end.
 
-    Raises DriverError if the kernel has no such filters.
+    Raises DriverError if this host has no such filters.
     """
+    if seccomp is None:
+        raise DriverError("the guest's memory cannot be written safely: libseccomp is missing", hint=_HINT)
     end = begin + size_bytes
     outside = (
         (seccomp.Arg(3, seccomp.LT, begin),),
@@ -70,10 +77,8 @@ def confine(descriptor: int, begin: int, size_bytes: int) -> None:
         for arguments in outside:
             _refuse({"pwrite64": (_is(descriptor, 0), *arguments)})
     except OSError as error:
-        raise DriverError(
-            f"the guest's memory cannot be written safely: seccomp: {error.strerror}",
-            hint="Set xen-relocation-direct-placement to no on the target, and try again.",
-        ) from error
+        reason = f"the guest's memory cannot be written safely: seccomp: {error.strerror}"
+        raise DriverError(reason, hint=_HINT) from error
 
 
 def _is(descriptor: int, argument: int) -> seccomp.Arg:

@@ -150,7 +150,9 @@ class Target(Side):
             self._digest.add(arrival.header.sequence, arrival.digest)
         if 0 < self._stream_bytes_max < self._stream_bytes:
             most = self._stream_bytes_max
-            raise StreamError(f"the stream is longer than {most} bytes, the most that the domain announced can take")
+            raise StreamError(
+                f"the stream is longer than {most} bytes, the most that the domain announced can take"
+            )
         items = arrival.items if self._placement is None else self._placement.sift(arrival.items)
         if items:
             stream.send(self._encoder.encode(items))

@@ -184,8 +184,7 @@ SECTIONS = (
                 "direct_placement",
                 Flag(),
                 "Whether the memory of an arriving domain is written straight into its place, which is faster. The "
-                "domain's memory is then shared memory, also later on, and huge pages serve it only if "
-                "/sys/kernel/mm/transparent_hugepage/shmem_enabled allows that. With no, the hypervisor loads it.",
+                "process that does it can write nothing else of the hypervisor. With no, the hypervisor loads it.",
             ),
         ),
     ),

@@ -197,6 +197,7 @@ class TargetRelocation(Runner[TargetEffect]):
             memory = self._incoming.memory()
             if memory is not None:
                 self._carrier.place_into(memory)
+                self.log.info("{id}: pages go straight into the guest's memory", id=self.id)
             self._carrier.stream(stream)
         self._spawn(self._watch_loaded(), "loading")
         self._event(TargetEvent.LISTENING)

@@ -280,8 +280,8 @@ def test_a_target_cannot_send_to_the_source(kind: Kind) -> None:
         near, far = tcp_pair()
         source.tell(control.Send(1), near)
         payload = b"x" if kind is not Kind.END else bytes(32)
-        far.sendall(frames.pack(kind, 0, payload) + payload)
         source.expect(control.CarrierFilesDone)
+        far.sendall(frames.pack(kind, 0, payload) + payload)
         assert "wrong direction" in source.expect(CarrierFailed).text
 
 
@@ -291,8 +291,8 @@ def test_a_gap_in_the_return_path_is_noticed() -> None:
         ours, theirs = stream_pair()
         source.tell(control.Send(1), near)
         source.tell(control.Stream(), theirs)
-        far.sendall(frames.pack(Kind.RETURN, 1, b"x") + b"x")
         source.expect(control.CarrierFilesDone)
+        far.sendall(frames.pack(Kind.RETURN, 1, b"x") + b"x")
         assert "is missing" in source.expect(CarrierFailed).text
         ours.close()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.domain.rules import MAX_DISKS, MAX_MEMORY_MIB, MAX_VIFS
-from relocd.drivers.qemu.cmdline import DiskAccess, Launch, argv, memory_bytes
+from relocd.drivers.qemu.cmdline import DiskAccess, Launch, argv
 from relocd.errors import DriverError
 from relocd.model import Accelerator, Action, BootFile, Disk, DomainConfig, Vif
 from tests.strategies import domain_configs
@@ -119,20 +119,6 @@ def test_golden() -> None:
 
 def test_an_arrival_is_built_the_same_but_waits_for_its_stream() -> None:
     assert argv(CONFIG, evolve(LAUNCH, incoming=True)) == [*GOLDEN, "-incoming", "defer"]
-
-
-def test_memory_that_others_write_is_called_as_if_it_were_qemus_own() -> None:
-    words = argv(CONFIG, evolve(LAUNCH, incoming=True, memory_fd=4))
-    at = words.index("-object")
-    file = "memory-backend-file,id=pc.ram,size=536879104,mem-path=/proc/self/fd/4,share=on"
-    assert memory_bytes(CONFIG) == 536879104
-    assert words[at : at + 4] == [
-        "-object",
-        f"{file},x-use-canonical-path-for-ramblock-id=off",
-        "-machine",
-        "memory-backend=pc.ram",
-    ]
-    assert words[:at] + words[at + 4 :] == [*GOLDEN, "-incoming", "defer"]
 
 
 def test_the_least_domain() -> None:

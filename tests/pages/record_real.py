@@ -6,14 +6,13 @@ As a program it writes a golden file: ``python -m tests.pages.record_real tests/
 from __future__ import annotations
 
 import json
-import os
 import select
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,22 +84,8 @@ class Qemu:
         return answer
 
 
-def memory_options(descriptor: int) -> list[str]:
-    """Have QEMU's guest use this memory, which somebody else may write."""
-    path = f"/proc/{os.getpid()}/fd/{descriptor}"
-    file = f"memory-backend-file,id=pc.ram,size={MEMORY_MIB}M,mem-path={path},share=on"
-    return [
-        "-object",
-        f"{file},x-use-canonical-path-for-ramblock-id=off",
-        "-machine",
-        "memory-backend=pc.ram",
-    ]
-
-
 @contextmanager
-def migrating(
-    *, running: bool, target_options: Sequence[str] = ()
-) -> Iterator[tuple[Qemu, Qemu, socket.socket, socket.socket]]:
+def migrating(*, running: bool) -> Iterator[tuple[Qemu, Qemu, socket.socket, socket.socket]]:
     """Two QEMUs in a migration, and the two sockets that somebody has to join: from the source, to the target.
 
     The source's guest has run its firmware for a moment, or not at all; the target's stays paused.
@@ -110,7 +95,7 @@ def migrating(
         server = stack.enter_context(_listen(directory / "out"))
         source = Qemu(directory, "source", *(() if running else ("-S",)))
         stack.callback(source.stop)
-        target = Qemu(directory, "target", "-S", "-incoming", "defer", *target_options)
+        target = Qemu(directory, "target", "-S", "-incoming", "defer")
         stack.callback(target.stop)
         target.command("migrate-incoming", uri=f"unix:{directory}/in")
         to_target = stack.enter_context(socket.socket(socket.AF_UNIX))

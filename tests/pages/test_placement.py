@@ -125,6 +125,22 @@ def test_the_newest_content_wins_over_rounds_and_zeros_come_after_contents() -> 
     assert store.bytes == new + bytes(PAGE_SIZE) + new + bytes(RAM_BYTES - 3 * PAGE_SIZE)
 
 
+def test_zero_pages_of_what_was_never_touched_are_not_written() -> None:
+    """They would take memory; only where something near them was written before may they hold anything."""
+    content = b"\1" * PAGE_SIZE
+    stream = StreamBuilder().start({RAM: 64 * PAGE_SIZE}).part()
+    stream.page(RAM, 17, content)
+    for number in (*range(16), *range(32, 64)):
+        stream.zero(RAM, number)
+    stream.end_of_payload()
+    _, store, _ = placed([bytes(stream.bytes)], 64 * PAGE_SIZE)
+    assert store.calls == 1
+    stream.part().zero(RAM, 17).end_of_payload()
+    _, store, _ = placed([bytes(stream.bytes)], 64 * PAGE_SIZE)
+    assert store.bytes == bytes(64 * PAGE_SIZE)
+    assert store.calls == 2
+
+
 def test_everything_before_a_span_is_placed_before_the_span_goes_on() -> None:
     stream = StreamBuilder().start({RAM: RAM_BYTES}).part().page(RAM, 0, b"\1" * PAGE_SIZE).end_of_payload()
     placement, store, _ = placed([bytes(stream.bytes)])

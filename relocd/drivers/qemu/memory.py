@@ -16,9 +16,10 @@ from relocd.drivers.qemu.cmdline import MEMORY_BLOCK, memory_bytes
 from relocd.drivers.qemu.domain import Domain
 from relocd.errors import DriverError
 
-#: What the monitor's gpa2hva says (QEMU, monitor/misc.c). A PC's memory begins at the guest's address 0.
+QUESTION = "gpa2hva 0x0"
+"""The monitor's command that tells where a PC's memory begins, which is at the guest's address 0 (QEMU,
+hmp-commands.hx)."""
 _ANSWER = re.compile(r"Host virtual address for 0x0 \((?P<block>[^)]*)\) is 0x(?P<address>[0-9a-f]+)\s*")
-_QUESTION = "gpa2hva 0x0"
 
 #: A line of proc_pid_maps(5) with memory that can be written, is the process's alone and of no file.
 _PRIVATE = re.compile(r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) rw-p 00000000 00:00 0\s*")
@@ -29,11 +30,8 @@ async def guest_memory(domain: Domain) -> GuestMemory:
 
     Raises DriverError if this host does not let us, or if it is not laid out as expected.
     """
-    answer = await domain.monitor.execute("human-monitor-command", {"command-line": _QUESTION})
-    match = _ANSWER.fullmatch(answer)
-    if match is None or match["block"] != MEMORY_BLOCK:
-        raise DriverError(f"QEMU does not say where the guest's memory is: {answer.strip()!r:.200}")
-    address, size_bytes = int(match["address"], 16), memory_bytes(domain.config)
+    answer = await domain.monitor.execute("human-monitor-command", {"command-line": QUESTION})
+    address, size_bytes = address_in(answer), memory_bytes(domain.config)
     try:
         process = Path(f"/proc/{domain.process.identity.pid}")
         if not private(process.joinpath("maps").read_text().splitlines(), address, size_bytes):
@@ -45,6 +43,14 @@ async def guest_memory(domain: Domain) -> GuestMemory:
         os.close(descriptor)
         raise DriverError("QEMU has ended")
     return GuestMemory(MEMORY_BLOCK, address, size_bytes, descriptor)
+
+
+def address_in(answer: str) -> int:
+    """Where the guest's memory begins in QEMU's own, by its answer to QUESTION. Raises DriverError."""
+    match = _ANSWER.fullmatch(answer)
+    if match is None or match["block"] != MEMORY_BLOCK:
+        raise DriverError(f"QEMU does not say where the guest's memory is: {answer.strip()!r:.200}")
+    return int(match["address"], 16)
 
 
 def private(maps: Iterable[str], address: int, size_bytes: int) -> bool:
