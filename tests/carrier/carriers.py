@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
+from attrs import evolve
+
 from relocd.carrier import control
 from relocd.carrier.control import DATAGRAM_BYTES_MAX, Command, Event, FileSpec, dump_command, parse_event
 from relocd.pages import frames
-from relocd.pages.choice import Compression
+from relocd.pages.choice import LEVELS, Compression
 from relocd.pages.frames import Header
 
 PATIENCE_S = 20.0
@@ -86,6 +88,11 @@ class Carrier:
 
     def exit_code(self) -> int:
         return self.process.wait(PATIENCE_S)
+
+
+def known_to_both(counters: control.CarrierProgress) -> control.CarrierProgress:
+    """Levels of compression are the source's business."""
+    return evolve(counters, dense_bytes=0, level_bytes=(0,) * len(LEVELS))
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

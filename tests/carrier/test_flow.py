@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attrs import evolve
 
 from relocd.carrier import control
 from relocd.pages.choice import LEVELS
@@ -20,6 +19,7 @@ from relocd.pages.limits import WINDOW
 from tests.carrier.carriers import (
     PATIENCE_S,
     FrameRelay,
+    known_to_both,
     pair,
     read_in_background,
     read_to_end,
@@ -44,11 +44,6 @@ def mixed(pages: int, seed: int = 1) -> bytes:
     return bulk(pages, content=content) + bytes(builder.bytes) + random.Random(seed).randbytes(50_000)
 
 
-def _known_to_both(counters: control.CarrierProgress) -> control.CarrierProgress:
-    """Levels of compression are the source's business."""
-    return evolve(counters, dense_bytes=0, level_bytes=(0,) * len(LEVELS))
-
-
 @pytest.mark.parametrize(
     ("lanes", "compression"), [(1, "none"), (1, "zstd"), (2, "auto"), (3, "none"), (3, "zstd")]
 )
@@ -63,7 +58,7 @@ def test_what_goes_in_comes_out(lanes: int, compression: str) -> None:
         sent, received = both.expect_end()
         assert sent.totals == received.totals == both.source.digest() == both.target.digest()
         assert sent.totals.stream_bytes == len(stream)
-        assert _known_to_both(sent.counters) == _known_to_both(received.counters)
+        assert known_to_both(sent.counters) == known_to_both(received.counters)
         assert sent.counters.pages == 2001
 
 
@@ -155,7 +150,7 @@ def test_boot_files_come_first_and_are_checked(tmp_path: Path) -> None:
         read_to_end(both.back)
         sent, received = both.expect_end()
         assert sent.totals == received.totals
-        assert _known_to_both(sent.counters) == _known_to_both(received.counters)
+        assert known_to_both(sent.counters) == known_to_both(received.counters)
 
 
 def test_the_digest_can_be_asked_while_the_stream_is_open() -> None:
