@@ -7,7 +7,17 @@ import sys
 
 import pytest
 
-HEAVY = ("rich", "xml", "http", "asyncio", "twisted", "numpy", "relocd.cli.plot", "relocd.cli.bar", "relocd.daemon")
+HEAVY = (
+    "rich",
+    "xml",
+    "http",
+    "asyncio",
+    "twisted",
+    "numpy",
+    "relocd.cli.plot",
+    "relocd.cli.bar",
+    "relocd.daemon",
+)
 
 
 @pytest.mark.parametrize("module", ["relocd.cli.relocctl", "relocd.cli.xm"])
