@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from uuid import UUID
 
 from attrs import field, frozen, validators
@@ -123,6 +124,11 @@ class DomainStatus:
     @property
     def uuid(self) -> UUID:
         return self.config.uuid
+
+
+CpuWords = Mapping[str, int]
+"""What the CPUID instruction tells a guest: 32 bits for each register of each leaf, by names such as ``7.0.ebx``.
+Empty where that is not known."""
 
 
 @frozen

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from relocd.daemon.connect import Peer, connect, expect, greet, lanes_towards, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.facts import stamped
 from relocd.errors import Cancelled, ProtocolError, Refused
 from relocd.preflight.result import Check, failures
 from relocd.wire.messages import Accept, Lane, Propose, Refuse
@@ -64,7 +65,7 @@ def _require(wanted: bool) -> None:
 
 
 async def _propose(dialogue: Dialogue, proposal: Propose, timeout_s: float) -> Accept | Refuse:
-    dialogue.send(proposal)
+    dialogue.send(stamped(proposal))
     answer = await dialogue.receive(timeout_s)
     if isinstance(answer, Refuse):
         return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import socket
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from relocd.daemon.bandwidth import Bandwidth
 from relocd.daemon.connect import Peer, connect, expect, greet, lanes_towards
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
+from relocd.daemon.facts import source_facts, stamped, target_facts
 from relocd.daemon.measure import Measurements
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
@@ -29,7 +31,6 @@ from relocd.handover.record import Mark, Record, Role
 from relocd.handover.timeline import MomentKind
 from relocd.host import bootstore, facts
 from relocd.model import DomainConfig, DomainState, DomainStatus
-from relocd.preflight.facts import TargetFacts
 from relocd.preflight.result import Check, Verdict, failures
 from relocd.preflight.rules import check_target, needed_mib
 from relocd.wire.messages import (
@@ -126,7 +127,9 @@ class Relocations:
         dialogue = await connect(self.context.reactor, peer, timeout_s)
         try:
             await greet(dialogue, self.hello(), timeout_s)
-            dialogue.send(Propose(UUID(int=0), Intent.CHECK, True, False, 1, domain))
+            source = await source_facts(self.context, domain)
+            proposal = Propose(UUID(int=0), Intent.CHECK, True, False, 1, domain, source)
+            dialogue.send(stamped(proposal))
             return expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
         finally:
             dialogue.close()
@@ -142,7 +145,15 @@ class Relocations:
 
     async def propose(self, proposal: Propose, hello: Hello, dialogue: Dialogue) -> None:
         """Answer a proposal: yes with a token and a reservation, or no with every reason."""
-        checks = check_target(proposal.domain, await self._target_facts(proposal.domain))
+        heard_s = time.time()
+        here = await target_facts(
+            self.context,
+            proposal.domain,
+            reserved_mib=self.reserved_mib,
+            arriving=lambda: {target.domain.name: target.domain.uuid for target in self._targets.values()},
+            heard_s=heard_s,
+        )
+        checks = check_target(proposal.domain, here, proposal.source)
         if proposal.intent is Intent.CHECK:
             dialogue.send(Verdicts(checks))
             return
@@ -188,29 +199,6 @@ class Relocations:
         trimming = deferToThread(bootstore.trim, self.context.boot_dir, in_use, limit)
         trimming.addErrback(
             lambda failure: self.log.failure("trimming the boot store failed", failure=failure)
-        )
-
-    async def _target_facts(self, domain: DomainConfig) -> TargetFacts:
-        roots = self.context.config.disk_paths
-        paths = [disk.path for disk in domain.disks]
-        disks = await deferToThread(facts.disk_facts, paths, roots)
-        bridges = await deferToThread(facts.bridges)
-        domains = self.context.driver.list()
-        names = {status.name: status.uuid for status in domains}
-        names.update({target.domain.name: target.domain.uuid for target in self._targets.values()})
-        return TargetFacts(
-            host=facts.host_name(),
-            hypervisor=self.context.driver.facts(),
-            memory_available_mib=facts.memory_available_mib(),
-            memory_host_reserve_mib=self.context.config.dom0_min_mem_mib,
-            memory_reserved_mib=self.reserved_mib(),
-            domains=names,
-            bridges=bridges,
-            disk_roots=roots,
-            disks=disks,
-            boot_file_limit_bytes=self.context.config.boot_file_limit_bytes,
-            incoming=len(self._targets),
-            incoming_limit=self.context.config.max_incoming,
         )
 
     def reserved_mib(self) -> int:

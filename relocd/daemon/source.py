@@ -13,6 +13,7 @@ from relocd.daemon.background import background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.connect import Peer
 from relocd.daemon.context import Context
+from relocd.daemon.facts import source_facts
 from relocd.daemon.opening import Promise, ask_for_place, open_lanes
 from relocd.daemon.report import Ending, Report
 from relocd.daemon.runner import Runner
@@ -158,7 +159,8 @@ class SourceRelocation(Runner[SourceEffect]):
 
     async def _ask_for_place(self) -> Promise:
         record = self._record
-        proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, 1, record.domain)
+        source = await source_facts(self._context, record.domain)
+        proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, 1, record.domain, source)
         try:
             return await ask_for_place(
                 self._context, self.peer, proposal, lambda: self._opening, self._phase, self._note_checks

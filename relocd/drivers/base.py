@@ -19,7 +19,7 @@ from uuid import UUID
 from attrs import frozen
 
 from relocd.config import Config
-from relocd.model import DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load, Progress
+from relocd.model import CpuWords, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load, Progress
 
 
 @frozen
@@ -157,6 +157,15 @@ class Driver(Protocol):
 
     def get(self, uuid: UUID) -> DomainStatus | None:
         """One domain."""
+
+    async def cpu_words(self, config: DomainConfig) -> CpuWords:
+        """What CPUID tells this domain's guest; for a domain that is not here, what it would tell it here.
+
+        Empty where the driver cannot say.
+        """
+
+    def disk_in_use(self, path: str) -> bool | None:
+        """Whether a hypervisor of this kind holds a disk, here or elsewhere; None if that cannot be seen. Blocks."""
 
     def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
         """Have ``listener`` called, in the reactor thread, for each change that nobody asked this driver for."""

@@ -1,23 +1,53 @@
-"""What preflight knows about a target host at one moment."""
+"""What preflight knows about two hosts at one moment."""
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Mapping
 from uuid import UUID
 
 from attrs import field, frozen
 
-from relocd.model import HypervisorFacts
+from relocd.model import CpuWords, HypervisorFacts
+
+
+class DiskKind(enum.StrEnum):
+    """Who can reach what lies at a disk's path."""
+
+    LOCAL = "local"  # a file on a file system of this host alone, so that every lock on it is seen here
+    SHARED = "shared"  # a file on a file system that other hosts may have mounted, too
+    DEVICE = "device"  # a block device, by whatever network
 
 
 @frozen
 class DiskFact:
-    """What was found at a disk's path. ``size_bytes`` is -1 for a device whose size is not known."""
+    """What was found at a disk's path. ``size_bytes`` is -1 for a device whose size is not known.
+
+    ``locked``: a hypervisor of this kind holds it; None if that cannot be seen. ``samples`` are short digests of its
+    content at places that depend on its size only, ``""`` for a place that holds zeros.
+    """
 
     path: str
     exists: bool
     readable: bool = False
     writable: bool = False
     size_bytes: int = -1
+    kind: DiskKind = DiskKind.LOCAL
+    locked: bool | None = None
+    samples: tuple[str, ...] = ()
+
+
+@frozen
+class SourceFacts:
+    """The host that a domain comes from, and the domain as it runs there. Empty fields: it did not say.
+
+    ``clock_s`` is its wall clock when it said so, in seconds since 1970. ``disks`` is by path.
+    """
+
+    hypervisor_version: str = ""
+    clock_s: float = 0.0
+    cpu: CpuWords = field(factory=dict)
+    disks: Mapping[str, DiskFact] = field(factory=dict)
 
 
 @frozen
@@ -25,7 +55,8 @@ class TargetFacts:
     """A target host as preflight judges it. Memory in MiB; ``reserved_mib`` is promised to other arrivals.
 
     ``domains`` maps names to UUIDs of all domains of the host, those being received included. ``disks`` has an entry
-    for each path that the proposed domain names and that lies in an allowed directory.
+    for each path that the proposed domain names and that lies in an allowed directory. ``cpu`` is what the proposed
+    domain would find here.
     """
 
     host: str
@@ -40,3 +71,5 @@ class TargetFacts:
     boot_file_limit_bytes: int = 0
     incoming: int = 0
     incoming_limit: int = 0
+    clock_s: float = 0.0
+    cpu: CpuWords = field(factory=dict)

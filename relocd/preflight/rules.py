@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from posixpath import normpath
 
-from relocd.model import DomainConfig
-from relocd.preflight.facts import TargetFacts
+from relocd.model import Disk, DomainConfig
+from relocd.preflight.cpuid import missing
+from relocd.preflight.facts import DiskFact, DiskKind, SourceFacts, TargetFacts
 from relocd.preflight.result import Check, Verdict
 
 #: What QEMU needs beside the guest's memory (code, translation cache, device buffers), as measured for small guests
 #: under TCG; generous, since running out of memory in the middle of a relocation costs far more.
 OVERHEAD_MIB = 96
+
+CLOCK_SKEW_MAX_S = 2.0
+"""Clocks that follow time servers agree to much less; what is proposed is heard within some milliseconds."""
+
+_FEATURES_TOLD = 12
+_OTHER_DISK = "relocd moves memory, not storage: both hosts must mean the same disk by this path."
 
 #: One finding of a rule; the rule's name is added by the table.
 Finding = tuple[Verdict, str, str]
@@ -24,12 +32,20 @@ def needed_mib(domain: DomainConfig) -> int:
     return domain.memory_mib + OVERHEAD_MIB
 
 
-def check_target(domain: DomainConfig, facts: TargetFacts) -> tuple[Check, ...]:
-    """Judge one domain against one host; every rule of the table, in its order."""
-    return tuple(Check(name, *finding) for name, rule in RULES.items() for finding in rule(domain, facts))
+def check_target(
+    domain: DomainConfig, facts: TargetFacts, source: SourceFacts | None = None
+) -> tuple[Check, ...]:
+    """Judge one domain against one host; every rule of the table, in its order.
+
+    ``source`` is what the other host says of itself; a comparison with what it did not say is left out.
+    """
+    source = source or SourceFacts()
+    return tuple(
+        Check(name, *finding) for name, rule in RULES.items() for finding in rule(domain, facts, source)
+    )
 
 
-def _memory(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _memory(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     need = needed_mib(domain)
     free = facts.memory_available_mib - facts.memory_host_reserve_mib - facts.memory_reserved_mib
     sums = (
@@ -46,7 +62,7 @@ def _memory(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
         )
 
 
-def _architecture(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _architecture(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     there = facts.hypervisor.architecture
     if domain.architecture == there:
         yield PASS, f"{there} on both hosts", ""
@@ -58,7 +74,7 @@ def _architecture(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]
         )
 
 
-def _virtualisation(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _virtualisation(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     there = sorted(accelerator.value for accelerator in facts.hypervisor.accelerators)
     if domain.hypervisor != facts.hypervisor.driver:
         yield (
@@ -76,7 +92,7 @@ def _virtualisation(domain: DomainConfig, facts: TargetFacts) -> Iterator[Findin
         )
 
 
-def _machine(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _machine(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     known = facts.hypervisor.machines
     if domain.machine in known:
         yield PASS, f"{domain.machine} is known to {facts.host}", ""
@@ -89,18 +105,50 @@ def _machine(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
         )
 
 
-def _cpu(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
-    if domain.cpu in facts.hypervisor.cpu_models:
-        yield PASS, f"CPU model {domain.cpu} is available on {facts.host}", ""
+def _version(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
+    here, there = facts.hypervisor.version, source.hypervisor_version
+    if not there:
+        return
+    if _number(here) < _number(there):
+        yield (
+            WARN,
+            f"{facts.hypervisor.driver} {here} on {facts.host} is older than {there}, which the domain runs on now",
+            "Hypervisors are rarely tested from newer to older: upgrade the target, or try an unimportant domain.",
+        )
     else:
+        yield PASS, f"{facts.hypervisor.driver} {here} on {facts.host}, {there} where the domain runs", ""
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version)[:3])
+
+
+def _cpu(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
+    lacking = missing(source.cpu, facts.cpu) if source.cpu and facts.cpu else ()
+    if domain.cpu not in facts.hypervisor.cpu_models:
         yield (
             FAIL,
             f"CPU model {domain.cpu} is not available on {facts.host}",
             "Start the domain with a CPU model that all hosts provide ('cpu' in its file).",
         )
+    elif lacking:
+        named = ", ".join(lacking[:_FEATURES_TOLD]) + (" and more" if len(lacking) > _FEATURES_TOLD else "")
+        yield (
+            FAIL,
+            f"the guest was started with processor features that {domain.cpu} does not have on {facts.host}: {named}",
+            "A guest that uses them would crash. Start the domain with a CPU model that is the same on all hosts.",
+        )
+    elif source.cpu and facts.cpu:
+        yield (
+            PASS,
+            f"CPU model {domain.cpu} on {facts.host} has every feature that the guest was started with",
+            "",
+        )
+    else:
+        yield PASS, f"CPU model {domain.cpu} is available on {facts.host}", ""
 
 
-def _identity(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _identity(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     holder = facts.domains.get(domain.name)
     if domain.uuid in facts.domains.values():
         yield (
@@ -118,7 +166,7 @@ def _identity(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
         yield PASS, f"name and UUID are free on {facts.host}", ""
 
 
-def _bridges(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _bridges(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     wanted = sorted({vif.bridge for vif in domain.vifs})
     missing = [bridge for bridge in wanted if bridge not in facts.bridges]
     if missing:
@@ -131,7 +179,7 @@ def _bridges(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
         yield PASS, f"bridges present: {', '.join(wanted)}" if wanted else "no network interface", ""
 
 
-def _disks(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _disks(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     if not domain.disks:
         yield PASS, "no disk", ""
     for disk in domain.disks:
@@ -151,10 +199,50 @@ def _disks(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
         elif not fact.readable or not (fact.writable or disk.readonly):
             yield FAIL, f"disk {disk.path} cannot be opened on {facts.host}", "Check its permissions there."
         else:
-            yield PASS, f"{disk.path} is reachable on {facts.host}", ""
+            yield _same_disk(disk, fact, source.disks.get(disk.path), facts.host)
 
 
-def _boot_files(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _same_disk(disk: Disk, there: DiskFact, here: DiskFact | None, host: str) -> Finding:
+    """The same path leads to a disk on both hosts: to the same one?
+
+    Whoever holds a disk locks it. That lock is seen wherever it is the same disk, on a file system of one host for
+    certain, over a network if that carries locks. Else size and content must do.
+    """
+    if here is None:
+        return PASS, f"{disk.path} is reachable on {host}", ""
+    if min(here.size_bytes, there.size_bytes) >= 0 and here.size_bytes != there.size_bytes:
+        return (
+            FAIL,
+            f"{disk.path} has {here.size_bytes} bytes where the domain runs and {there.size_bytes} on {host}",
+            _OTHER_DISK,
+        )
+    if here.locked and there.locked:
+        return (
+            PASS,
+            f"{disk.path} is the same on {host}: the lock of the domain's hypervisor is seen there",
+            "",
+        )
+    if here.locked and there.locked is False and there.kind is DiskKind.LOCAL:
+        return (
+            FAIL,
+            f"{disk.path} on {host} is a file of its own, not the one that the domain uses",
+            _OTHER_DISK,
+        )
+    pairs = list(zip(here.samples, there.samples, strict=False))
+    differing = sum(one != other for one, other in pairs)
+    if 2 * differing > len(pairs):
+        places = f"at {differing} of {len(pairs)} places"
+        return FAIL, f"{disk.path} on {host} has other contents {places}", _OTHER_DISK
+    if any(one for one, _ in pairs):
+        return PASS, f"{disk.path} has the same size and contents on {host}", ""
+    return (
+        WARN,
+        f"{disk.path} is reachable on {host}; whether it is the same disk cannot be told from its contents",
+        "Make sure that both hosts mean the same storage by this path.",
+    )
+
+
+def _boot_files(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     large = [file for file in domain.boot_files if file.size_bytes > facts.boot_file_limit_bytes]
     if large:
         yield (
@@ -167,7 +255,7 @@ def _boot_files(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
         yield PASS, "kernel and ramdisk can come along" if domain.boot_files else "no boot files", ""
 
 
-def _room(domain: DomainConfig, facts: TargetFacts) -> Iterator[Finding]:
+def _room(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     if facts.incoming < facts.incoming_limit:
         yield PASS, f"{facts.incoming} of {facts.incoming_limit} incoming relocations in use", ""
     else:
@@ -184,15 +272,34 @@ def within(path: str, roots: tuple[str, ...]) -> bool:
     return path.startswith("/") and any(clean.startswith(normpath(root).rstrip("/") + "/") for root in roots)
 
 
-RULES: dict[str, Callable[[DomainConfig, TargetFacts], Iterator[Finding]]] = {
+def _clock(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
+    if not source.clock_s or not facts.clock_s:
+        return
+    apart_s = facts.clock_s - source.clock_s
+    if abs(apart_s) > CLOCK_SKEW_MAX_S:
+        way = "ahead of" if apart_s > 0 else "behind"
+        yield (
+            WARN,
+            f"the clock of {facts.host} is {abs(apart_s):.1f} s {way} the domain's host",
+            "Have both follow the same time servers: what the guest reads from its clock device would jump.",
+        )
+    else:
+        yield PASS, f"the clocks agree to within {CLOCK_SKEW_MAX_S:g} s", ""
+
+
+Rule = Callable[[DomainConfig, TargetFacts, SourceFacts], Iterator[Finding]]
+
+RULES: dict[str, Rule] = {
     "memory": _memory,
     "architecture": _architecture,
     "virtualisation": _virtualisation,
+    "version": _version,
     "machine": _machine,
     "cpu": _cpu,
     "identity": _identity,
     "bridges": _bridges,
     "disks": _disks,
     "boot-files": _boot_files,
+    "clock": _clock,
     "room": _room,
 }

@@ -30,14 +30,16 @@ import enum
 from collections.abc import Callable
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 from relocd.domain.record import from_sxp, to_sxp
 from relocd.errors import ProtocolError
 from relocd.model import DomainConfig
+from relocd.preflight.facts import SourceFacts
 from relocd.preflight.result import Check
 from relocd.sxp import Value
 from relocd.wire.checks import check_rows, read_checks
+from relocd.wire.facts import read_source, source_fields
 from relocd.wire.fields import Fields, checked, read_line, to_number, write_line
 
 #: Protocol versions spoken here, lowest and highest. One version back keeps working.
@@ -102,7 +104,8 @@ class Hello:
 class Propose:
     """The source describes the domain and asks for a place.
 
-    ``lanes`` is the number it would like; ``paused`` says that the domain is paused now and must arrive so.
+    ``lanes`` is the number it would like; ``paused`` says that the domain is paused now and must arrive so;
+    ``source`` is for the target's checks.
     """
 
     relocation: UUID
@@ -111,6 +114,7 @@ class Propose:
     paused: bool
     lanes: int
     domain: DomainConfig
+    source: SourceFacts = field(factory=SourceFacts)
 
 
 @frozen
@@ -314,6 +318,7 @@ def _propose(f: Fields) -> Propose:
         f.flag("paused"),
         f.number("lanes", 1, MAX_LANES),
         checked(lambda: from_sxp(f.node("domain"))),
+        read_source(f),
     )
 
 
@@ -356,6 +361,7 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
             ("paused", _flag(m.paused)),
             ("lanes", m.lanes),
             ("domain", to_sxp(m.domain)),
+            *source_fields(m.source),
         ),
         _propose,
     ),

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relocd.errors import ProtocolError
+from relocd.model import DomainConfig
+from relocd.preflight.facts import DiskFact, DiskKind, SourceFacts
 from relocd.preflight.result import Check, Verdict
 from relocd.wire.fields import MAX_TEXT, printable
 from relocd.wire.lines import MAX_LINE_BYTES, LineCutter
@@ -51,6 +53,25 @@ hexes = st.text("0123456789abcdef", min_size=2, max_size=64)
 checks = st.lists(st.builds(Check, words, st.sampled_from(Verdict), texts, texts), max_size=5).map(tuple)
 sizes = st.integers(0, 1 << 50)
 
+_registers = st.from_regex(r"[0-9a-f]{1,8}\.[0-9a-f]{1,8}\.e[abcd]x", fullmatch=True)
+_samples = st.lists(st.just("") | st.from_regex(r"[0-9a-f]{16}", fullmatch=True), max_size=16).map(tuple)
+_disks = st.builds(
+    DiskFact,
+    words,
+    exists=st.just(True),
+    readable=st.just(True),
+    size_bytes=st.integers(-1, (1 << 63) - 1),
+    kind=st.sampled_from(DiskKind),
+    locked=st.sampled_from([True, False, None]),
+    samples=_samples,
+)
+sources = st.builds(
+    SourceFacts,
+    st.just("") | words,
+    st.integers(0, 1 << 40).map(lambda clock_ms: clock_ms / 1000),
+    st.dictionaries(_registers, st.integers(0, (1 << 32) - 1), max_size=8),
+    st.lists(_disks, max_size=3).map(lambda disks: {disk.path: disk for disk in disks}),
+)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.sampled_from([Help(), ClassicReceive(), Ready(), Receiving(), Switchover(), Commit(), Resumed()]),
     st.builds(
@@ -70,6 +91,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.booleans(),
         st.integers(1, 16),
         domain_configs(),
+        sources,
     ),
     st.builds(Accept, st.uuids(), hexes, st.integers(1, 16), st.lists(hexes, max_size=3).map(tuple), checks),
     st.builds(Refuse, checks),
@@ -149,6 +171,12 @@ def test_a_person_may_type_the_bare_word_and_crlf() -> None:
     assert decode(b"receive") == ClassicReceive()
 
 
+def _proposal(field: bytes) -> bytes:
+    """A proposal with one more field."""
+    proposal = Propose(UUID(int=1), Intent.MOVE, True, False, 1, DomainConfig("web", UUID(int=2), 64))
+    return encode(proposal)[:-2] + field + b")"
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -167,6 +195,16 @@ def test_a_person_may_type_the_bare_word_and_crlf() -> None:
             "value for 'decision'",
         ),
         (b"(propose (warp! 9))", "mandatory fields unknown here: warp!"),
+        (_proposal(b"(cpu-words (7.0.ebx -1))"), "from 0 to"),
+        (_proposal(b"(cpu-words (7.0.ebx 4294967296))"), "from 0 to"),
+        (_proposal(b"(cpu-words (7.ebx 1))"), "no register of CPUID"),
+        (_proposal(b"(cpu-words " + b"(7.0.ebx 1)" * 257 + b")"), "more than 256 entries"),
+        (_proposal(b"(clock-ms soon)"), "must be a whole number"),
+        (_proposal(b"(disks (/d local 1 yes))"), "a list of 5 words"),
+        (_proposal(b"(disks (/d moon 1 yes 0))"), "cannot be understood"),
+        (_proposal(b"(disks (/d local 1 maybe 0))"), "cannot be understood"),
+        (_proposal(b"(disks (/d local -2 yes 0))"), "from -1 to"),
+        (_proposal(b"(disks (/d local 1 yes xyz))"), "cannot be understood"),
         (b"\xff", "not UTF-8"),
         (b"(" * 200, "deep"),
     ],

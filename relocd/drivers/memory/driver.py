@@ -17,7 +17,7 @@ from relocd.drivers.memory.host import Host, MemoryDomain, Role, Step, host_at
 from relocd.drivers.memory.transfer import COMPLETED, DIRTY_PAGES, PAUSED, Transfer
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
-from relocd.model import Accelerator, DomainConfig, DomainStatus, HypervisorFacts, Load, Progress
+from relocd.model import Accelerator, CpuWords, DomainConfig, DomainStatus, HypervisorFacts, Load, Progress
 
 DRIVER = "memory"
 MACHINE = "memory-1"
@@ -60,6 +60,12 @@ class MemoryDriver:
     def get(self, uuid: UUID) -> DomainStatus | None:
         domain = self._host.domains.get(uuid)
         return domain.status() if domain else None
+
+    async def cpu_words(self, config: DomainConfig) -> CpuWords:
+        return {}
+
+    def disk_in_use(self, path: str) -> bool | None:
+        return None
 
     def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
         self._listeners.append(listener)

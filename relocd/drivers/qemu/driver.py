@@ -13,17 +13,18 @@ from twisted.logger import Logger
 from relocd.config import Config
 from relocd.drivers.aio import awaited, background
 from relocd.drivers.base import DomainChanged, DriverPaths
-from relocd.drivers.qemu import lifecycle, load, logs
+from relocd.drivers.qemu import cpu, lifecycle, load, logs
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.incoming import QemuIncoming
+from relocd.drivers.qemu.locks import in_use
 from relocd.drivers.qemu.outgoing import QemuOutgoing
 from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.probe import probe
 from relocd.drivers.qemu.store import Record, Role
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
-from relocd.model import Action, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load
+from relocd.model import Action, CpuWords, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load
 
 _QUIT_GRACE_S = 5.0
 """QEMU writes its caches back before it ends; a guest that is destroyed does not get longer than this."""
@@ -54,6 +55,7 @@ class QemuDriver:
         self._building: set[UUID] = set()
         self._listeners: list[Callable[[DomainChanged], None]] = []
         self._capabilities: Capabilities | None = None
+        self._cpus: dict[tuple[object, ...], CpuWords] = {}
         self._housekeeping = LoopingCall(lambda: background(self._bound_logs(), "bounding logs"))
 
     # -- life of the daemon ------------------------------------------------------------------------------------
@@ -128,6 +130,20 @@ class QemuDriver:
 
     def console_path(self, uuid: UUID) -> Path:
         return self._plant.console_path(self._find(uuid).uuid)
+
+    async def cpu_words(self, config: DomainConfig) -> CpuWords:
+        domain = self._domains.get(config.uuid)
+        if domain is not None:
+            return await cpu.words(domain.monitor)
+        kind = (config.machine, config.cpu, config.accelerator)
+        if kind not in self._cpus:
+            self._cpus[kind] = await cpu.offered(
+                config, self._known.binary, self._plant.paths, self._plant.worker
+            )
+        return self._cpus[kind]
+
+    def disk_in_use(self, path: str) -> bool | None:
+        return in_use(path)
 
     def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
         self._listeners.append(listener)

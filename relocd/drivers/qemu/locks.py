@@ -81,6 +81,23 @@ def blocker(disk: Disk, ours: int) -> str:
     return ", ".join(f"{holder.program} (pid {holder.pid})" for holder in found) or "another host"
 
 
+def in_use(path: str) -> bool | None:
+    """Whether any QEMU has a disk open, on whichever host if the file system carries locks; None if it has none.
+
+    Of a disk that cannot be opened nothing is known.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        return _held(descriptor, USED_BASE, _END - USED_BASE)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
 def holders(descriptor: int, offsets: Iterable[int]) -> Iterator[Holder]:
     """The processes of this host that hold a lock on one of the bytes of an open file."""
     wanted, own = frozenset(offsets), os.fstat(descriptor)
@@ -90,13 +107,17 @@ def holders(descriptor: int, offsets: Iterable[int]) -> Iterator[Holder]:
 
 
 def _locked(descriptor: int, offset: int) -> bool:
-    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
     try:
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+        return _held(descriptor, offset, 1)
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
         raise DriverError(f"cannot ask for the locks of a disk: {error.strerror}") from error
+
+
+def _held(descriptor: int, offset: int, count: int) -> bool:
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, count, 0)
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 

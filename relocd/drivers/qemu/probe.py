@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from attrs import evolve
@@ -22,7 +24,10 @@ from relocd.errors import DriverError
 from relocd.host.files import write_whole
 from relocd.model import Accelerator
 
+Answer = TypeVar("Answer")
+
 _NOBODY = UUID(int=0)
+_numbers = itertools.count()
 _START_TIMEOUT_S = 20.0
 
 
@@ -101,11 +106,33 @@ async def _ask(
 async def _interview(
     binary: str, paths: DriverPaths, accelerator: Accelerator, worker: Worker
 ) -> dict[str, Any]:
+    asked = ("query-version", "query-machines", "query-cpu-definitions", "query-command-line-options")
+
+    async def ask(monitor: Monitor) -> dict[str, Any]:
+        return {command: await monitor.execute(command) for command in asked}
+
+    options = ["-machine", "none", "-accel", accelerator_name(accelerator)]
+    return await interview(binary, options, paths, worker, ask)
+
+
+def accelerator_name(accelerator: Accelerator) -> str:
+    """As QEMU calls it."""
+    return "tcg" if accelerator is Accelerator.TCG else "kvm"
+
+
+async def interview(
+    binary: str,
+    options: Sequence[str],
+    paths: DriverPaths,
+    worker: Worker,
+    ask: Callable[[Monitor], Awaitable[Answer]],
+) -> Answer:
+    """Start a QEMU that is nobody's domain and never runs, ask it something, and end it. Raises DriverError."""
     log = paths.log / "qemu-probe.log"
-    socket_path = paths.run / "probe.sock"
+    socket_path = paths.run / f"probe-{next(_numbers)}.sock"
     argv = [
-        *(binary, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-S"),
-        *("-uuid", str(_NOBODY), "-accel", "tcg" if accelerator is Accelerator.TCG else "kvm"),
+        *(binary, "-nodefaults", "-no-user-config", "-display", "none", "-S"),
+        *("-uuid", str(_NOBODY), *options),
         *("-chardev", option("socket", id="monitor", fd=INHERITED_FD, server=True, wait=False)),
         *("-mon", "chardev=monitor,mode=control"),
     ]
@@ -113,8 +140,7 @@ async def _interview(
         process = Process(await worker.run(spawn, argv, log=log, descriptors=[listener.fileno()]))
     try:
         monitor = await Monitor.connect(socket_path, name=binary, timeout_s=_START_TIMEOUT_S)
-        asked = ("query-version", "query-machines", "query-cpu-definitions", "query-command-line-options")
-        answers = {command: await monitor.execute(command) for command in asked}
+        answer = await ask(monitor)
         await monitor.close()
     except MonitorLost as error:
         raise DriverError(f"{binary} does not run", hint=f"see {log}") from error
@@ -122,4 +148,4 @@ async def _interview(
         process.kill()
         await process.ended.wait()
         socket_path.unlink(missing_ok=True)
-    return answers
+    return answer
