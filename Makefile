@@ -41,8 +41,9 @@ check: dev ## ruff, mypy --strict, the wall
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_wall.py
 
-bench: packages dev ## relocd beside QEMU's own migration, in turn (root, about 10 minutes)
-	@$(BIN)/python -m tests.bench
+BENCH ?=
+bench: packages dev ## relocd beside QEMU's own migration, in turn (root, about 25 minutes; BENCH="--help" tells how to do less)
+	@$(BIN)/python -m tests.bench $(BENCH)
 
 clean: ## remove what builds and tests left in this tree
 	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

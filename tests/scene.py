@@ -139,7 +139,7 @@ class Scene:
     def begin_move(self, source: RelocdHost, target: RelocdHost, *, live: bool = True) -> Moving:
         """Start a relocation and return while it runs."""
         words = ["migrate", *(["--live"] if live else []), "guest", target.host.address, "--json"]
-        argv = [PROGRAMS / "relocctl", "--socket", source.control_socket, *words]
+        argv: list[str | Path] = [PROGRAMS / "relocctl", "--socket", source.control_socket, *words]
         return Moving(source.host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
 

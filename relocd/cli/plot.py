@@ -34,26 +34,33 @@ LEGEND_PX, LEGEND_ROW_PX, LEGEND_ROWS_MAX = 53, 18, 4
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#3f4a8a")
 DARK_COLOURS = ("#56b4e9", "#ff9a4d", "#3fd0a0", "#e5a3c7", "#e6c84f", "#9fa8e8")
 
-_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+Units = tuple[tuple[float, str], ...]
+"""Sizes of units and their names, the largest first; the largest that is no larger than the data is taken."""
+
+BYTES: Units = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
 
 @frozen
 class Series:
-    """One curve: points of seconds and bytes (or bytes a second), none negative. ``colour``: index of COLOURS."""
+    """One curve: points of seconds and values, none negative, with dots unless there are many. ``colour``: index of
+    COLOURS."""
 
     name: str
     points: tuple[tuple[float, float], ...]
     colour: int = 0
     filled: bool = False
+    dots: bool = True
 
 
 @frozen
 class Panel:
-    """Curves with one axis of values. ``suffix`` follows the unit: ``/s`` for rates."""
+    """Curves with one axis of values, in bytes unless ``units`` says otherwise. ``suffix`` follows the unit: ``/s``
+    for rates."""
 
     title: str
     series: tuple[Series, ...]
     suffix: str = ""
+    units: Units = BYTES
 
 
 @frozen
@@ -76,7 +83,7 @@ class Band:
 
 @frozen
 class Plot:
-    """A whole picture. Times begin at 0."""
+    """A whole picture. Times begin at 0; ``height`` is in pixels."""
 
     title: str
     subtitle: str
@@ -84,6 +91,7 @@ class Plot:
     marks: tuple[Mark, ...] = ()
     bands: tuple[Band, ...] = ()
     time_label: str = field(default="seconds since the relocation began")
+    height: int = HEIGHT
 
 
 def svg(plot: Plot) -> str:
@@ -92,24 +100,25 @@ def svg(plot: Plot) -> str:
     times = [at_s for panel in plot.panels for series in panel.series for at_s, _ in series.points]
     times += [mark.at_s for mark in plot.marks] + [band.end_s for band in plot.bands]
     across = _Axis.of(max(times), LEFT, WIDTH - RIGHT, TICKS_X, snug=True)
-    frames = _frames(plot.panels)
-    whole = _Frame(frames[0].top, HEIGHT - BOTTOM)
+    frames = _frames(plot.panels, plot.height)
+    whole = _Frame(frames[0].top, plot.height - BOTTOM)
     between = frames[0].bottom + 16 if len(frames) > 1 else whole.top + 16
     body = [
         _text(EDGE, 38, _cut(plot.title, 80), "title"),
         _text(EDGE, 62, _cut(plot.subtitle, 130), "quiet"),
         *(line for band in plot.bands for line in _band(band, across, whole, between)),
     ]
+    body += _marks(plot.marks, across, whole, between)
     for panel, frame in zip(plot.panels, frames, strict=True):
         body += _panel(panel, across, frame)
-    body += _marks(plot.marks, across, whole, between)
-    body += [_text(tick.px, HEIGHT - BOTTOM + 18, tick.label, "tick middle") for tick in across.ticks]
-    body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, plot.time_label, "quiet middle"))
+    body += [_text(tick.px, plot.height - BOTTOM + 18, tick.label, "tick middle") for tick in across.ticks]
+    body.append(_text((LEFT + WIDTH - RIGHT) / 2, plot.height - 12, plot.time_label, "quiet middle"))
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {plot.height}" '
+        f'width="{WIDTH}" height="{plot.height}" '
         f'role="img" aria-label="{html.escape(_clean(plot.title))}">'
     )
-    background = f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>'
+    background = f'<rect class="paper" width="{WIDTH}" height="{plot.height}"/>'
     return "\n".join([head, _STYLE, background, *body, "</svg>", ""])
 
 
@@ -193,10 +202,10 @@ class _Frame:
     bottom: float
 
 
-def _frames(panels: Sequence[Panel]) -> list[_Frame]:
+def _frames(panels: Sequence[Panel], whole_px: int) -> list[_Frame]:
     """Of equal height, each below its title and legend."""
     extra = [LEGEND_ROW_PX * (len(_legend_rows(panel)) - 1) for panel in panels]
-    height = (HEIGHT - TOP - BOTTOM - GAP * (len(panels) - 1) - sum(extra)) / len(panels)
+    height = (whole_px - TOP - BOTTOM - GAP * (len(panels) - 1) - sum(extra)) / len(panels)
     tops = [TOP + number * (height + GAP) + sum(extra[: number + 1]) for number in range(len(panels))]
     return [_Frame(top, top + height) for top in tops]
 
@@ -204,7 +213,7 @@ def _frames(panels: Sequence[Panel]) -> list[_Frame]:
 def _panel(panel: Panel, across: _Axis, frame: _Frame) -> Iterable[str]:
     top, bottom = frame.top, frame.bottom
     largest = max((value for series in panel.series for _, value in series.points), default=0.0)
-    size, unit = next(((size, unit) for size, unit in _UNITS if largest >= size), _UNITS[-1])
+    size, unit = next(((size, unit) for size, unit in panel.units if largest >= size), panel.units[-1])
     up = _Axis.of(largest, bottom, top, TICKS_Y, unit=size)
     for tick in up.ticks:
         yield f'<path class="grid" d="M{LEFT} {tick.px:.1f}H{WIDTH - RIGHT}"/>'
@@ -230,7 +239,7 @@ def _curve(series: Series, points: Sequence[tuple[float, float]], bottom: float)
         first, last = points[0][0], points[-1][0]
         yield f'<polygon class="{colour} area" points="{first:.1f},{bottom:.1f} {line} {last:.1f},{bottom:.1f}"/>'
     yield f'<polyline class="{colour} curve" points="{line}"/>'
-    if len(points) <= DOTS_MAX:
+    if series.dots and len(points) <= DOTS_MAX:
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in points)
         yield f'<g class="{colour} dot">{dots}</g>'
 
@@ -271,9 +280,9 @@ def _marks(marks: Sequence[Mark], across: _Axis, frame: _Frame, between: float) 
         if mark.bad:
             side = "badtext end" if px > WIDTH / 2 else "badtext"
             yield _text(px + (-6 if px > WIDTH / 2 else 6), between, mark.label, side)
-        elif px - half >= free_from:
-            free_from = px + half + 4
-            yield _text(px, frame.top - 6, mark.label, "small middle")
+        elif (middle := min(px, WIDTH - half)) - half >= free_from:
+            free_from = middle + half + 4
+            yield _text(middle, frame.top - 6, mark.label, "small middle")
 
 
 def _band(band: Band, across: _Axis, frame: _Frame, between: float) -> Iterable[str]:
@@ -318,12 +327,14 @@ text{{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",Verdana,sans-se
 .tick,.small{{fill:#666;font-size:11px}} .middle{{text-anchor:middle}} .end{{text-anchor:end}}
 .paper{{fill:#fff}} .grid{{stroke:#e8e8e8;fill:none}} .axis{{stroke:#999;fill:none}}
 .curve{{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}} .area{{fill-opacity:.12}}
+.panel,.legend{{paint-order:stroke;stroke:#fff;stroke-width:4px}}
 .mark{{stroke:#999;stroke-dasharray:2 4;fill:none}} .bad.mark{{stroke:#c0392b;stroke-dasharray:none}}
 .badtext{{fill:#c0392b;font-weight:600}}
 .band{{fill:#c0392b;fill-opacity:.22}} .wide.band{{fill-opacity:.08}} .bandtext{{fill:#a93226}}
 {_colour_rules(COLOURS)}
 @media (prefers-color-scheme:dark){{
 text{{fill:#e6e6e6}} .quiet,.tick,.small{{fill:#a0a4aa}} .paper{{fill:#15181d}} .grid{{stroke:#2a2f37}}
+.panel,.legend{{stroke:#15181d}}
 .axis,.mark{{stroke:#6b7280}} .bad.mark{{stroke:#ff7b6b}} .badtext,.bandtext{{fill:#ff9d90}}
 .band{{fill:#ff7b6b;fill-opacity:.3}} .wide.band{{fill-opacity:.12}}
 {_colour_rules(DARK_COLOURS)}

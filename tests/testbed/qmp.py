@@ -18,6 +18,10 @@ class QmpError(TestbedError):
     """QEMU refused a command."""
 
 
+class QmpSilence(TestbedError):
+    """QEMU did not say in time what was waited for."""
+
+
 class Qmp:
     """One connection. Not for use from several threads at once. Events are kept until somebody waits for them."""
 
@@ -48,7 +52,10 @@ class Qmp:
         return str(self.command("human-monitor-command", command_line=line))
 
     def wait_event(self, names: Container[str], timeout_s: float) -> dict[str, Any]:
-        """The next event with one of these names, also one that came before the call; others are dropped."""
+        """The next event with one of these names, also one that came before the call; others are dropped.
+
+        Raises QmpSilence if there is none in time.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             message = self._events.popleft() if self._events else self._read(deadline)
@@ -74,7 +81,7 @@ class Qmp:
             try:
                 data = self._sock.recv(65536)
             except TimeoutError as error:
-                raise TestbedError("QEMU did not say in time what was waited for") from error
+                raise QmpSilence("QEMU did not say in time what was waited for") from error
             if not data:
                 raise TestbedError("QEMU closed its monitor: it has ended")
             self._buffer += data

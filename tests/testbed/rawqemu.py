@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,10 +19,11 @@ from .console import Console
 from .image import GuestImage
 from .network import Host
 from .processes import stop_child
-from .qmp import Qmp
+from .qmp import Qmp, QmpSilence
 
 BOOT_S = 120.0  # far more than the two seconds it takes: the machine may be busy
 GUEST_MAC = "52:54:00:4c:4f:10"
+WATCH_S = 0.1
 _ENDS = ("completed", "failed", "cancelled")
 
 
@@ -113,16 +115,20 @@ class RawQemu:
         capabilities: Sequence[str] = (),
         parameters: Mapping[str, Any] | None = None,
         timeout_s: float = 120,
+        watch: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> MigrationFigures:
-        """Migrate to ``target``, started with ``incoming``, by QEMU's own means. Gives up after ``timeout_s``."""
+        """Migrate to ``target``, started with ``incoming``, by QEMU's own means. Gives up after ``timeout_s``.
+
+        ``watch`` gets the source's answer to query-migrate every 100 ms, and at the end.
+        """
         uri = f"tcp:{address}:{port}"
         for qemu in (self, target):
             qemu.prepare_migration(capabilities, parameters)
         target.qmp.command("migrate-incoming", uri=uri)
         self.qmp.command("migrate", uri=uri)
         try:
-            self.qmp.wait_migration(_ENDS, timeout_s)
-        except TestbedError:
+            self._wait_end(timeout_s, watch)
+        except QmpSilence:
             figures = self.figures()  # asked before it forgets them
             self.qmp.command("migrate_cancel")
             self.qmp.wait_migration(_ENDS, BOOT_S)
@@ -132,11 +138,36 @@ class RawQemu:
             target.qmp.wait_migration(_ENDS, BOOT_S)
         return figures
 
+    def _wait_end(self, timeout_s: float, watch: Callable[[Mapping[str, Any]], None] | None) -> None:
+        """Return when the migration has ended, well or not. Raises QmpSilence if it does not within ``timeout_s``."""
+        if watch is None:
+            self.qmp.wait_migration(_ENDS, timeout_s)
+            return
+        deadline = time.monotonic() + timeout_s
+        ended = False
+        while not ended:
+            try:
+                self.qmp.wait_migration(_ENDS, WATCH_S)
+                ended = True
+            except QmpSilence:
+                if time.monotonic() > deadline:
+                    raise
+            watch(self.qmp.command("query-migrate"))
+
     def prepare_migration(
         self, capabilities: Sequence[str] = (), parameters: Mapping[str, Any] | None = None
     ) -> None:
-        """Set capabilities (``events`` among them, always) and parameters; what is not given is QEMU's default."""
-        switches = [{"capability": name, "state": True} for name in ("events", *capabilities)]
+        """Set capabilities (``events`` among them, always), all others off, and parameters.
+
+        A parameter that is not given stays as it is: QEMU's default if nobody set it.
+        """
+        wanted = {"events", *capabilities}
+        known = self.qmp.command("query-migrate-capabilities")
+        switches = [
+            {"capability": one["capability"], "state": not one["state"]}
+            for one in known
+            if one["state"] != (one["capability"] in wanted)
+        ]
         self.qmp.command("migrate-set-capabilities", capabilities=switches)
         if parameters:
             self.qmp.command("migrate-set-parameters", **parameters)

@@ -85,7 +85,7 @@ class UdpEchoClient:
         """Return when the first echo later than ``moment_s`` came. Raises TestbedError."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            later = self._echoes_s()
+            later = self.echoes_s()
             later = later[later > moment_s]
             if len(later):
                 return float(later[0])
@@ -112,7 +112,7 @@ class UdpEchoClient:
         since = self._start_s if since_s is None else since_s
         end = self._end_s or time.monotonic()
         until = end if until_s is None else until_s
-        echoes = self._echoes_s()
+        echoes = self.echoes_s()
         first = max(0, int(np.searchsorted(echoes, since)) - 1)
         last = int(np.searchsorted(echoes, until)) + 1
         inside = echoes[first:last]
@@ -140,8 +140,8 @@ class UdpEchoClient:
         answered = records[records[:, 1] > 0]
         return (answered[:, 1] - answered[:, 0]) / 1e6
 
-    def _echoes_s(self) -> NDArray[np.float64]:
-        """When echoes came, in order of time."""
+    def echoes_s(self) -> NDArray[np.float64]:
+        """When echoes came, in seconds of ``time.monotonic()``, in order of time."""
         received = self._records()[:, 1]
         return np.sort(received[received > 0]) / 1e9
 
