@@ -10,6 +10,7 @@
     ├── Refused                the target says no, with all reasons at once
     ├── StreamError            the page stream is broken (checksum, order, limits)
     ├── DriverError            the hypervisor refused or failed
+    ├── FirewallError          the host's packet filter cannot be read or changed
     ├── JournalError           the journal cannot be read or written
     ├── Cancelled              an operator or a limit ended the relocation before commit
     └── OutcomeUnknown         the decision was made and cannot be confirmed yet
@@ -117,6 +118,10 @@ class DriverError(RelocdError):
 
     code = "hypervisor"
     exit_code = 9
+
+
+class FirewallError(RelocdError):
+    """The host's packet filter cannot be read or changed."""
 
 
 class JournalError(RelocdError):

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import fields_dict, frozen
 
 from relocd.config.kinds import Choice, Flag, Kind, OrAuto, Seconds, Text, Whole, Words
-from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, LogLevel
+from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, FirewallMode, LogLevel
 from relocd.patterns import compile_pattern
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
@@ -73,7 +73,8 @@ SECTIONS = (
                 "relocation_port",
                 Whole(1, 65535),
                 "The TCP port to listen on. It is also the port that this host connects to on others unless a "
-                "command names one, so use the same on all hosts. Open it in the firewall for those hosts only.",
+                "command names one, so use the same on all hosts. Open it in the firewall for those hosts only "
+                "(or see xen-relocation-firewall).",
             ),
             Key(
                 "xen-relocation-address",
@@ -96,6 +97,15 @@ SECTIONS = (
                 "that the address leads to, provided that the name leads back to the address. In quotes write a "
                 r"backslash twice: '^hosta\\.example\\.org$ ^192\\.0\\.2\\.[0-9]+$'. Empty lets in nobody; everyone "
                 "is '.*', which belongs on a closed network. Expressions that could take very long are refused.",
+            ),
+            Key(
+                "xen-relocation-firewall",
+                "firewall",
+                Choice(FirewallMode),
+                "What to do about this host's packet filter. With check relocd looks, at start, whether the hosts "
+                "above can reach the relocation port, and says so in the log; 'relocctl firewall' says it at any "
+                "time. It changes nothing. With manage it also lets them in and refuses everybody else on that port, "
+                "and takes that back when it stops. With off it leaves the packet filter alone.",
             ),
             Key(
                 "xen-relocation-disk-paths",

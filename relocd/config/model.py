@@ -25,6 +25,14 @@ class AcceleratorChoice(enum.StrEnum):
     KVM = "kvm"
 
 
+class FirewallMode(enum.StrEnum):
+    """What relocd does about the host's packet filter."""
+
+    OFF = "off"
+    CHECK = "check"  # looks and tells, changes nothing
+    MANAGE = "manage"
+
+
 class LogLevel(enum.StrEnum):
     """The least important message that is logged. The names are those of twisted.logger."""
 
@@ -47,6 +55,7 @@ class Config:
     relocation_port: int = 8002
     relocation_address: str = ""  # empty: all addresses
     hosts_allow: tuple[str, ...] = (r"^localhost$", r"^localhost\.localdomain$")  # empty: nobody
+    firewall: FirewallMode = FirewallMode.CHECK
     lanes: int | None = None  # None: as many as hosts and link are good for
     compression: Compression = Compression.AUTO
     max_bandwidth_bytes_s: int = 0  # of one relocation; 0: no limit
