@@ -106,6 +106,10 @@ class Firewall:
                 "next": "",
             }
         verdict = _trusted(filters, report.worst(finding.verdict for finding in findings))
+        if not any(finding.networks for finding in findings):
+            verdict = Verdict(
+                Outcome.OPEN, "xen-relocation-hosts-allow names no other host that has an address"
+            )
         step = self._next_step(verdict)
         return told | {"verdict": verdict.outcome.value, "because": verdict.because, "next": step}
 
@@ -132,6 +136,7 @@ class Firewall:
         port = self._context.port or self._context.config.relocation_port
         wanted = report.wanted_for(self._name, port, reaches, self._addresses)
         self._warn_open(reaches)
+        self._warn_unknown(reaches)
         self._marker.touch()  # before the rules: a crash in between leaves something to look for
         try:
             changed, trace, findings = await self._worker.run(
@@ -185,7 +190,8 @@ class Firewall:
             return
         outcome = told["verdict"]
         if outcome == Outcome.OPEN:
-            self.log.info("firewall: the allowed peers reach port {port}", port=told["port"])
+            text = told["because"] or f"the allowed peers reach port {told['port']}"
+            self.log.info("firewall: {text}", text=text)
             return
         say = self.log.warn if outcome == Outcome.BLOCKED else self.log.info
         say(
@@ -198,6 +204,12 @@ class Firewall:
             if reach.everybody and reach.reason:
                 text = f"firewall: the port is open for everybody for the pattern {reach.pattern!r}: {reach.reason}"
                 self._tell_once(self.log.warn, f"{text}; relocd itself still lets in nobody else")
+
+    def _warn_unknown(self, reaches: Sequence[Reach]) -> None:
+        for name in sorted({name for reach in reaches for name in reach.names}):
+            if not self._addresses.get(name):
+                text = f"firewall: {name} has no address that this host could find, so it cannot get in"
+                self._tell_once(self.log.warn, text)
 
     def _tell_finding(self, finding: report.Finding) -> None:
         if finding.verdict.outcome is Outcome.OPEN:

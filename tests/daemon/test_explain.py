@@ -132,6 +132,13 @@ def test_the_explanation_and_the_door_agree(source: Daemon) -> None:
         source.client.call("peers-test", host=7)
 
 
+def test_a_daemon_that_lets_in_nobody_else_says_so(source: Daemon) -> None:
+    told = source.client.call("firewall")
+    assert told["verdict"] in ("open", "undecided")
+    assert [peer["networks"] for peer in told["peers"]] == [[]]
+    assert "names no other host" in told["because"]
+
+
 def test_the_number_of_names_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [f"host{n}.example" for n in range(100)]
     monkeypatch.setattr(lookup.socket, "gethostbyaddr", lambda _: (many[0], many[1:], []))
