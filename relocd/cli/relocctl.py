@@ -14,8 +14,6 @@ from relocd.cli.client import Client, JsonObject
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS
 from relocd.cli.forecast import prediction_text
 from relocd.cli.frame import answer, cli, domain_argument, echo_json, host_argument, port_option, verb
-from relocd.cli.picture import picture
-from relocd.cli.plot import svg
 from relocd.cli.progress import JsonView, View, view_for
 from relocd.cli.quantities import limit_options
 from relocd.errors import RelocdError, UsageError
@@ -258,6 +256,9 @@ def history(
 def _draw(found: list[JsonObject], file: Path) -> None:
     if file.suffix.lower() != ".svg":
         raise UsageError(f"--plot writes SVG, and '{file}' does not end in .svg.", hint="Name it so.")
+    from relocd.cli.picture import picture  # here, so that other commands need not load it
+    from relocd.cli.plot import svg
+
     text = svg(picture(found))
     try:
         file.write_text(text, "utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import fields_dict, frozen
 
-from relocd.config.kinds import Choice, Flag, Kind, Seconds, Text, Whole, Words
+from relocd.config.kinds import Choice, Flag, Kind, OrAuto, Seconds, Text, Whole, Words
 from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, FirewallMode, LogLevel
 from relocd.patterns import compile_pattern
 
@@ -123,9 +123,11 @@ SECTIONS = (
             Key(
                 "xen-relocation-lanes",
                 "lanes",
-                Whole(1, 15),
-                "How many connections carry the pages of one relocation. More of them help on links with a long "
-                "round trip and beyond 10 Gbit/s. The smaller number of the two hosts counts.",
+                OrAuto(Whole(1, 15)),
+                "How many connections carry the pages of one relocation. With auto it is one for each 2.5 Gbit/s of "
+                "the link, and at most one for every two processors: the link's speed is what the network interface "
+                "says, and where it says nothing, two are taken. More of them help on links with a long round trip. "
+                "The smaller number of the two hosts counts.",
             ),
             Key(
                 "xen-relocation-compression",

@@ -56,7 +56,7 @@ class Config:
     relocation_address: str = ""  # empty: all addresses
     hosts_allow: tuple[str, ...] = (r"^localhost$", r"^localhost\.localdomain$")  # empty: nobody
     firewall: FirewallMode = FirewallMode.CHECK
-    lanes: int = 2
+    lanes: int | None = None  # None: as many as hosts and link are good for
     compression: Compression = Compression.AUTO
     max_bandwidth_bytes_s: int = 0  # of one relocation; 0: no limit
     host_bandwidth_bytes_s: int = 0  # of all that leave together; 0: no limit

@@ -103,11 +103,13 @@ class Carrier:
         """Put at most this much on the lanes from now on, 0 lifts it; only for one that was told to send."""
         self._command(Limit(bytes_per_s))
 
-    def receive_domain(self, lanes: Sequence[socket.socket], arrivals: Sequence[Arrival]) -> None:
-        """Be the target: these lanes, and room for these boot files."""
+    def receive_domain(
+        self, lanes: Sequence[socket.socket], arrivals: Sequence[Arrival], stream_bytes_max: int
+    ) -> None:
+        """Be the target: these lanes, room for these boot files, and a stream of at most so many bytes."""
         specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
         descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
-        self._command(Receive(len(lanes), specs), descriptors)
+        self._command(Receive(len(lanes), specs, stream_bytes_max), descriptors)
 
     def place_into(self, memory: GuestMemory) -> None:
         """Place pages there instead of in the stream, which is to come after this. Closes the descriptor."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from relocd.daemon.connect import Peer, connect, expect, greet, open_lane
+from relocd.daemon.connect import Peer, connect, expect, greet, lanes_towards, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import stamped
@@ -35,8 +35,9 @@ async def ask_for_place(
     on_phase: Callable[[str], None],
     on_checks: Callable[[tuple[Check, ...]], None],
 ) -> Promise:
-    """Connect and propose. Raises Refused with all reasons, or another RelocdError; no connection is left then.
+    """Connect and propose, with as many lanes as this host would like.
 
+    Raises Refused with all reasons, or another RelocdError; no connection is left then.
     ``wanted`` is asked between the steps: the relocation may have ended meanwhile, and is then not proposed.
     """
     timeout_s = context.config.connect_timeout_s
@@ -45,6 +46,7 @@ async def ask_for_place(
     try:
         _require(wanted())
         theirs = await greet(dialogue, context.hello(), timeout_s)
+        proposal = evolve(proposal, lanes=await lanes_towards(context.config, dialogue))
         _require(wanted())
         on_phase("preflight")
         answer = await _propose(dialogue, proposal, timeout_s)

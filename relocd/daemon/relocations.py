@@ -16,7 +16,7 @@ from relocd.convergence.terms import Wishes, agree
 from relocd.daemon import beginnings
 from relocd.daemon.background import insist
 from relocd.daemon.bandwidth import Bandwidth
-from relocd.daemon.connect import Peer, connect, expect, greet
+from relocd.daemon.connect import Peer, connect, expect, greet, lanes_towards
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import source_facts, stamped, target_facts
@@ -127,8 +127,8 @@ class Relocations:
         dialogue = await connect(self.context.reactor, peer, timeout_s)
         try:
             await greet(dialogue, self.hello(), timeout_s)
-            lanes, source = self.context.config.lanes, await source_facts(self.context, domain)
-            proposal = Propose(UUID(int=0), Intent.CHECK, True, False, lanes, domain, source)
+            source = await source_facts(self.context, domain)
+            proposal = Propose(UUID(int=0), Intent.CHECK, True, False, 1, domain, source)
             dialogue.send(stamped(proposal))
             return expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
         finally:
@@ -185,9 +185,9 @@ class Relocations:
             peer=dialogue.peer,
         )
         needed = bootstore.missing(self.context.boot_dir, record.domain.boot_files)
-        lanes = min(proposal.lanes, self.context.config.lanes)
         try:
-            await relocation.accept(dialogue, lanes, needed, checks)
+            lanes = await lanes_towards(self.context.config, dialogue)
+            await relocation.accept(dialogue, min(proposal.lanes, lanes), needed, checks)
         except BaseException:
             self._targets.pop(relocation.id, None)
             raise

@@ -25,6 +25,7 @@ from relocd.handover.target import TargetEffect, TargetEvent, TargetHandover, Ta
 from relocd.handover.timeline import MomentKind
 from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
+from relocd.pages.limits import stream_bytes_max
 from relocd.preflight.result import Check
 from relocd.wire.messages import (
     Abort,
@@ -171,9 +172,9 @@ class TargetRelocation(Runner[TargetEffect]):
             return
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
-        self._carrier.receive_domain(
-            [self._lanes[index] for index in range(self._lane_count)], self._arrivals
-        )
+        lanes = [self._lanes[index] for index in range(self._lane_count)]
+        limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
+        self._carrier.receive_domain(lanes, self._arrivals, limit)
         for lane in self._lanes.values():
             lane.close()
         self._spawn(self._listen_when_ready(), "joining lanes and stream")

@@ -274,6 +274,10 @@ OUTCOME_FIELDS = {
     "bytes_sent",
     "pages",
     "zero_pages",
+    "saved_zero_bytes",
+    "saved_compression_bytes",
+    "dense_bytes",
+    "level_bytes",
     "error",
 }
 
