@@ -186,6 +186,9 @@ def test_a_network_is_open_only_as_a_whole() -> None:
 SECOND = "add table ip g; add chain ip g i { type filter hook input priority 5; policy drop; }"
 SETUPS = {
     "nft": [f"nft '{INPUT}; add rule inet f input ct state established accept'"],
+    "reject-at-end": [
+        f"nft '{OPEN}; add rule inet f input tcp dport 22 accept; add rule inet f input reject'"
+    ],
     "two-tables": [f"nft '{INPUT}; {SECOND}'"],
     "iptables-nft": [
         "iptables-nft -P INPUT DROP",
