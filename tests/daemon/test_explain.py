@@ -139,6 +139,17 @@ def test_a_daemon_that_lets_in_nobody_else_says_so(source: Daemon) -> None:
     assert "names no other host" in told["because"]
 
 
+def test_a_host_that_does_not_listen_says_so(directory: Path) -> None:
+    daemon = Daemon(directory / "closed", relocation_server=False)
+    try:
+        told = daemon.client.call("firewall")
+        assert (told["verdict"], told["port"]) == ("closed", 0)
+        assert "xen-relocation-server" in told["because"]
+        assert daemon.client.call("firewall", remove=True)["removed"] is False
+    finally:
+        daemon.stop()
+
+
 def test_the_number_of_names_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [f"host{n}.example" for n in range(100)]
     monkeypatch.setattr(lookup.socket, "gethostbyaddr", lambda _: (many[0], many[1:], []))
