@@ -11,15 +11,22 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
-from relocd.patterns import MAX_SUBJECT_CHARACTERS, compile_pattern, may_match_letters
+from relocd.errors import ConfigError
+from relocd.patterns import MAX_SUBJECT_CHARACTERS, MAX_WAYS, compile_pattern, may_match_letters, ways_of
 
 
 class AllowList:
     """Patterns that are compiled once. An empty list lets nobody in; everyone is ``.*``."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        """Raises ConfigError that names the pattern which is wrong."""
+        """Raises ConfigError that names the pattern which is wrong, or says that all together are too much."""
         self._patterns: dict[str, re.Pattern[str]] = {text: compile_pattern(text) for text in patterns}
+        if sum(map(ways_of, self._patterns)) > MAX_WAYS:
+            raise ConfigError(
+                "the patterns together could take very long to match",
+                source="allow-list",
+                hint="Have fewer of those with two or three '*' and '+'.",
+            )
         self.needs_names = any(map(may_match_letters, self._patterns))
         """Whether a name could match where an address did not."""
 
@@ -39,13 +46,7 @@ class AllowList:
         An IPv6 address that stands for an IPv4 one (``::ffff:10.0.0.1``, RFC 4291, 2.5.5.2) is matched as
         either. A link-local one keeps its zone: ``fe80::1%eth0``.
         """
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return None
-        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
-            return self._match(str(parsed.ipv4_mapped), str(parsed))
-        return self._match(str(parsed))
+        return self._match(*forms_of(address))
 
     def match_name(self, name: str) -> str | None:
         """The first pattern that matches a host name, or None. Case and a last dot do not matter.
@@ -57,6 +58,14 @@ class AllowList:
             return None
         return self._match(name)
 
+    def matching(self, subjects: Iterable[str]) -> dict[str, str]:
+        """Each pattern, in order, with the first of the texts that it matches, or nothing: to explain a decision."""
+        texts = [text for text in subjects if len(text) <= MAX_SUBJECT_CHARACTERS]
+        return {
+            pattern: next(filter(compiled.fullmatch, texts), "")
+            for pattern, compiled in self._patterns.items()
+        }
+
     def _match(self, *subjects: str) -> str | None:
         for subject in subjects:
             if len(subject) > MAX_SUBJECT_CHARACTERS:
@@ -65,6 +74,17 @@ class AllowList:
                 if pattern.fullmatch(subject):
                     return text
         return None
+
+
+def forms_of(address: str) -> tuple[str, ...]:
+    """The texts that stand for an IP address when patterns are tried, none if it is no address."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return ()
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
+        return (str(parsed.ipv4_mapped), str(parsed))
+    return (str(parsed),)
 
 
 def _is_address(text: str) -> bool:

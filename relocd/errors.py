@@ -10,6 +10,7 @@
     ├── Refused                the target says no, with all reasons at once
     ├── StreamError            the page stream is broken (checksum, order, limits)
     ├── DriverError            the hypervisor refused or failed
+    ├── FirewallError          the host's packet filter cannot be read or changed
     ├── JournalError           the journal cannot be read or written
     ├── Untrusted              one of both hosts does not prove to the other who it is
     ├── Cancelled              an operator or a limit ended the relocation before commit
@@ -118,6 +119,10 @@ class DriverError(RelocdError):
 
     code = "hypervisor"
     exit_code = 9
+
+
+class FirewallError(RelocdError):
+    """The host's packet filter cannot be read or changed."""
 
 
 class JournalError(RelocdError):

@@ -20,6 +20,9 @@ try:
 except ImportError:  # pragma: no cover - for a Python that has moved them
     _compiler = _parser = None
 
+parser: Any = _parser
+compiler: Any = _compiler
+
 MAX_PATTERN_CHARACTERS = 256
 MAX_SUBJECT_CHARACTERS = 253
 """The longest name in the DNS (RFC 1035, 2.3.4, written out)."""
@@ -27,8 +30,11 @@ MAX_SUBJECT_CHARACTERS = 253
 MAX_WAYS = (MAX_SUBJECT_CHARACTERS + 1) ** 3
 """Three open-ended repeats in a row: some 50 ms for the worst name. A fourth makes it seconds."""
 
+GROUP_COST = 8
+"""How much longer a way takes that goes through a repeated group than one through repeated characters."""
+
 _Tree = Any  # re._parser.SubPattern, a sequence of (operation, argument)
-_FLAGS = re.IGNORECASE | re.ASCII
+FLAGS = re.IGNORECASE | re.ASCII
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 _ONE_CHARACTER = ("LITERAL", "NOT_LITERAL", "IN", "ANY")
 
@@ -43,7 +49,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     if not text.isprintable():
         raise _wrong(text, "holds a control character", hint=r"In quotes, '\b' is written '\\b'.")
     try:
-        compiled = re.compile(text, _FLAGS)
+        compiled = re.compile(text, FLAGS)
     except (re.error, OverflowError, RecursionError) as error:
         raise _wrong(text, f"is not a regular expression: {error}") from None
     if is_slow(text):
@@ -62,9 +68,15 @@ def _wrong(text: str, why: str, *, hint: str = "") -> ConfigError:
 
 def is_slow(text: str) -> bool:
     """Whether there are more than :data:`MAX_WAYS` ways to match a name of full length."""
-    if _parser is None:
-        return looks_slow(text)
-    return _ways(_parser.parse(text)) > MAX_WAYS
+    return looks_slow(text) if parser is None else ways_of(text) > MAX_WAYS
+
+
+def ways_of(text: str) -> float:
+    """How many ways there are to try on the worst name: a measure of the time that takes.
+
+    Without Python's parser nothing is known but that :func:`looks_slow` has nothing against it.
+    """
+    return 1.0 if parser is None else _ways(parser.parse(text))
 
 
 def looks_slow(text: str) -> bool:
@@ -74,7 +86,7 @@ def looks_slow(text: str) -> bool:
 
 def may_match_letters(text: str) -> bool:
     """Whether the expression can match a letter. One that cannot is for IPv4 addresses, not for names."""
-    return _parser is None or _has_letters(_parser.parse(text))
+    return parser is None or _has_letters(parser.parse(text))
 
 
 def reaches_end(text: str) -> bool:
@@ -82,11 +94,11 @@ def reaches_end(text: str) -> bool:
 
     xend asked for the former only, so an expression for which this is false has become stricter.
     """
-    return _parser is not None and _reaches_end(_parser.parse(text))
+    return parser is not None and _reaches_end(parser.parse(text))
 
 
 def _children(argument: Any) -> Iterator[_Tree]:
-    if isinstance(argument, _parser.SubPattern):
+    if isinstance(argument, parser.SubPattern):
         yield argument
     elif isinstance(argument, tuple | list):
         for part in argument:
@@ -105,16 +117,21 @@ def _is_forced(item: tuple[Any, Any], after: tuple[Any, Any] | None) -> bool:
     if operation.name not in _REPEATS or after is None or after[0].name != "LITERAL":
         return False
     body = argument[2]
-    if [op.name for op, _ in body] not in [[name] for name in _ONE_CHARACTER]:
+    if not _is_one_character(body):
         return False
-    return not _compiler.compile(body, _FLAGS).fullmatch(chr(after[1]))
+    return not compiler.compile(body, FLAGS).fullmatch(chr(after[1]))
+
+
+def _is_one_character(body: _Tree) -> bool:
+    return [op.name for op, _ in body] in [[name] for name in _ONE_CHARACTER]
 
 
 def _ways_of(operation: Any, argument: Any) -> float:
     if operation.name in _REPEATS:
         low, high, body = argument
         longest = MAX_SUBJECT_CHARACTERS
-        return _repeated(min(low, longest), min(high, longest), _ways(body))
+        repeated = _repeated(min(low, longest), min(high, longest), _ways(body))
+        return repeated if _is_one_character(body) or high <= 1 else repeated * GROUP_COST
     ways = [_ways(child) for child in _children(argument)]
     return sum(ways) if operation.name in ("BRANCH", "GROUPREF_EXISTS") else math.prod(ways)
 

@@ -22,6 +22,8 @@ Address = tuple[str, int]
 #: A socket closed with this resets its connection and leaves nothing behind (socket(7), SO_LINGER).
 _RESET = struct.pack("ii", 1, 0)
 DELIVERY_S = 10.0
+PAGES_BYTES = 8192
+"""What comes in pieces as large as this is no dialogue."""
 
 
 @frozen
@@ -72,6 +74,7 @@ class Wire:
         self._held: set[socket.socket] = set()
         self._seen = threading.Event()
         self._go_on = threading.Event()
+        self._flips = threading.Event()
         self.struck = threading.Event()
         self._server = place.new_socket()
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,6 +86,10 @@ class Wire:
     def release(self) -> None:
         """Let what is held go on."""
         self._go_on.set()
+
+    def flip(self) -> None:
+        """Change one bit of the next piece of pages on its way to the target; ``struck`` is set when that is done."""
+        self._flips.set()
 
     def cut(self) -> None:
         """Break every connection; new ones still pass."""
@@ -131,6 +138,8 @@ class Wire:
     def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         try:
             while data := self._take(source, target):
+                if not answers and self._flips.is_set() and len(data) >= PAGES_BYTES:
+                    data = self._flipped(data)
                 at = data.find(self._message) if self._awaited(answers) else -1
                 if not _sent(target, self._strike(data, at, source, target) if at >= 0 else data):
                     return  # nobody takes it; what they said before may still be on its way
@@ -138,6 +147,12 @@ class Wire:
             _shut(target)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+    def _flipped(self, data: bytes) -> bytes:
+        self._flips.clear()
+        self.struck.set()
+        middle = len(data) // 2
+        return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
     def _take(self, source: socket.socket, target: socket.socket) -> bytes:
         """What comes next, or the end; it waits here while the wire is held."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relocd.allow import AllowList
+from relocd.allow import AllowList, forms_of
 from relocd.config import Config
 from relocd.errors import ConfigError
 
@@ -114,3 +114,18 @@ def test_names_are_needed_if_a_letter_can_match(patterns: list[str], needed: boo
 def test_a_wrong_pattern_is_named() -> None:
     with pytest.raises(ConfigError, match=r"the pattern '\(a' is not a regular expression"):
         AllowList(["fine", "(a"])
+
+
+def test_many_slow_patterns_are_too_much_together() -> None:
+    assert AllowList([".*a.*b.*c"]).patterns
+    with pytest.raises(ConfigError, match="together"):
+        AllowList([".*a.*b.*c", ".*a.*b.*d"])
+    assert AllowList([rf".*\.rack{n}\.example\.org" for n in range(200)]).patterns
+
+
+def test_a_decision_can_be_explained() -> None:
+    allow = AllowList([r"10\.0\.0\.1", r"host.*", ".*"])
+    subjects = [*forms_of("::ffff:10.0.0.1"), "hosta", "x" * 300]
+    assert subjects[:2] == ["10.0.0.1", "::ffff:a00:1"]
+    assert allow.matching(subjects) == {r"10\.0\.0\.1": "10.0.0.1", "host.*": "hosta", ".*": "10.0.0.1"}
+    assert forms_of("hosta") == ()

@@ -44,6 +44,9 @@ SLOW = [
     r"(.*|x){2,}y",
     r"(?=(a+)+b)a",
     r"(a|b|ab){200,253}",
+    r"(([b])+){1,3}(?>ax)",  # groups cost more than characters
+    r"(?:(?:[ab]){5,}){1,3}.b",
+    r"(?:[^b]+?){1,3}x",
 ]
 
 

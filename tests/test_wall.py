@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent / "relocd"
 #: Modules and packages that are pure logic.
 PURE = (
     "errors", "model", "nearest", "patterns", "sxp", "allow", "config", "domain", "pages", "preflight",
-    "convergence", "handover", "wire", "prediction",
+    "convergence", "handover", "wire", "prediction", "firewall",
 )  # fmt: skip
 
 #: What the outside world is made of.
@@ -28,7 +28,7 @@ FORBIDDEN = frozenset(
 LAYERS = (
     ("errors", "model", "nearest", "patterns", "sxp"),
     ("allow", "config", "domain", "pages", "prediction"),
-    ("preflight", "convergence"),
+    ("preflight", "convergence", "firewall"),
     ("handover", "wire"),
     ("net", "host", "journal", "tls"),
     ("drivers", "carrier"),

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from attrs import Attribute, asdict, field, fields, frozen
 
 from relocd.errors import ProtocolError
-from relocd.pages.choice import Compression
+from relocd.pages.choice import LEVELS, Compression
 from relocd.pages.limits import LANES_MAX
 
 DATAGRAM_BYTES_MAX: Final = 64 << 10
@@ -86,6 +86,14 @@ class LaneSecurity:
 
 def _security(value: object) -> LaneSecurity | None:
     return value if value is None or isinstance(value, LaneSecurity) else _build(LaneSecurity, value)
+
+
+def _levels(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or len(value) != len(LEVELS):
+        raise ValueError(f"level_bytes must be a list of {len(LEVELS)}, not {value!r:.80}")
+    if not all(type(count) is int and 0 <= count <= _COUNT_MAX for count in value):
+        raise ValueError(f"level_bytes must be whole numbers, not {value!r:.80}")
+    return tuple(value)
 
 
 # -- daemon to carrier ----------------------------------------------------------------------------------
@@ -189,7 +197,9 @@ class CarrierProgress:
     hypervisor's stream.
 
     ``saved_zero_bytes``: content of zero pages, which are only counted; ``saved_compression_bytes``: what
-    zstd took off.
+    zstd took off. Known to the source only: ``level_bytes``, content by the level it travelled at, in the order of
+    ``pages.choice.LEVELS``; ``dense_bytes``, the part of it that went as it is because it, or what came just before
+    it, did not shrink.
     """
 
     wire_bytes: int = field(default=0, validator=_count)
@@ -198,6 +208,8 @@ class CarrierProgress:
     zero_pages: int = field(default=0, validator=_count)
     saved_zero_bytes: int = field(default=0, validator=_count)
     saved_compression_bytes: int = field(default=0, validator=_count)
+    dense_bytes: int = field(default=0, validator=_count)
+    level_bytes: tuple[int, ...] = field(default=(0,) * len(LEVELS), converter=_levels)
 
 
 @frozen
@@ -219,6 +231,11 @@ class Totals:
     stream_bytes: int = field(validator=_count)
     batches: int = field(validator=_count)
     digest: str = field(validator=_digest)
+
+    @property
+    def told(self) -> str:
+        """For people."""
+        return f"{self.stream_bytes} bytes in {self.batches} batches with the digest {self.digest}"
 
 
 def _totals(value: object) -> Totals:

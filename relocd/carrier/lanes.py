@@ -19,6 +19,8 @@ SOCKET_BUFFER_BYTES: Final = 128 << 10
 """Both directions, lanes and stream. The hypervisor decides on its switchover by the speed at which its bytes
 are taken, and every buffered byte has to arrive during the switchover: large buffers cost 100 ms of blackout
 and more."""
+UNSENT_BYTES: Final = 32 << 10
+"""What may wait in the buffer of a lane on a slow link, besides what is on its way already."""
 
 KEEPALIVE_IDLE_S: Final = 10
 KEEPALIVE_INTERVAL_S: Final = 5
@@ -33,6 +35,8 @@ class Lane:
     def __init__(self, sock: socket.socket, number: int, armour: Armour | None = None) -> None:
         """With ``armour`` it is encrypted, and the peer's part of that waited for. Raises StreamError."""
         self.number = number
+        self._sock = sock
+        self._slow = False
         self.turn = threading.Lock()  # for threads that receive in turns
         self._sending = threading.Lock()
         self._header = memoryview(bytearray(HEADER_BYTES))
@@ -48,6 +52,14 @@ class Lane:
                 self._link.send([memoryview(header), memoryview(payload)])
         except OSError as error:
             raise self._lost(error) from None
+
+    def hold_back(self, *, slow: bool) -> None:
+        """On a slow link hand the system only what it can send soon (tcp(7), TCP_NOTSENT_LOWAT; 0 is no bound)."""
+        if slow is not self._slow and self._sock.family in (socket.AF_INET, socket.AF_INET6):
+            self._slow = slow
+            unsent = UNSENT_BYTES if slow else 0
+            with contextlib.suppress(OSError):  # a lane that is lost, as whoever sends will find out
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
 
     def wait(self) -> None:
         """Wait until there is something to receive, undisturbed by those who send (see ``links.wait_readable``)."""

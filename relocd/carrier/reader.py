@@ -12,8 +12,6 @@ from relocd.pages.items import PAGE_SIZE, Item, Span
 from relocd.pages.qemu_decoder import QemuDecoder
 from relocd.pages.qemu_format import PAGE_STRIDE
 
-RECEIVE_BYTES: Final = TARGET_BYTES // PAGE_SIZE * PAGE_STRIDE
-"""Read from the hypervisor at most this much at a time: as many page records as a batch holds."""
 PATIENCE_MS: Final = 1
 """How long a batch that is not full waits for more. A hypervisor writes pieces of some 32 KiB, with pauses of a
 fraction of this between them; small batches would cost much more than large ones. At the end of a stream nobody
@@ -30,7 +28,7 @@ class StreamReader:
         self.stream_bytes = 0
         self.idle_s = 0.0
         self._decoder = QemuDecoder()
-        self._memory = memoryview(bytearray(RECEIVE_BYTES))
+        self._memory = memoryview(bytearray(_records_bytes(TARGET_BYTES)))
         self._items: deque[Item] = deque()  # decoded, not yet in a batch; they refer to the memory
         self._rest = self._memory[:0]  # an incomplete record, somewhere in the memory
         self._ended = False
@@ -46,7 +44,8 @@ class StreamReader:
                 break
             left = len(self._rest)
             self._memory[:left] = self._rest
-            size, more = self._receive(stream, self._memory[left:], wait=builder.empty)
+            room = self._memory[left:][: _records_bytes(builder.target_bytes)]
+            size, more = self._receive(stream, room, wait=builder.empty)
             self._decode(self._memory[: left + size])
         return not builder.empty
 
@@ -91,3 +90,8 @@ class StreamReader:
         if self._ended and len(self._rest):
             self._items.append(Span(self._rest))
             self._rest = data[:0]
+
+
+def _records_bytes(target_bytes: int) -> int:
+    """Read from the hypervisor at most this much at a time: as many page records as a batch holds."""
+    return target_bytes // PAGE_SIZE * PAGE_STRIDE

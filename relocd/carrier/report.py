@@ -10,25 +10,54 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from attrs import define
+from attrs import define, field, frozen
 
 from relocd.carrier.control import DATAGRAM_BYTES_MAX, CarrierFailed, CarrierProgress, Event, dump_event
 from relocd.errors import RelocdError
+from relocd.pages.choice import LEVELS
 from relocd.pages.items import PAGE_SIZE
 
 PROGRESS_S: Final = 0.2
 """Progress is reported at most this often."""
 
 
-@define
+@frozen
 class Moved:
-    """What one frame moved. Sizes in bytes; ``saved_bytes`` is what compression took off."""
+    """What one frame moved. Sizes in bytes; ``saved_bytes`` is what compression took off.
+
+    ``content_bytes`` of a batch travelled at ``level``; ``dense`` says that this is 0 only because it did not shrink.
+    """
 
     wire_bytes: int = 0
     stream_bytes: int = 0
     pages: int = 0
     zero_pages: int = 0
     saved_bytes: int = 0
+    content_bytes: int = 0
+    level: int = 0
+    dense: bool = False
+
+
+@define
+class _Total:
+    """The sum of what was moved."""
+
+    wire_bytes: int = 0
+    stream_bytes: int = 0
+    pages: int = 0
+    zero_pages: int = 0
+    saved_bytes: int = 0
+    dense_bytes: int = 0
+    level_bytes: dict[int, int] = field(factory=lambda: dict.fromkeys(LEVELS, 0))
+
+    def add(self, moved: Moved) -> None:
+        self.wire_bytes += moved.wire_bytes
+        self.stream_bytes += moved.stream_bytes
+        self.pages += moved.pages
+        self.zero_pages += moved.zero_pages
+        self.saved_bytes += moved.saved_bytes
+        self.dense_bytes += moved.content_bytes if moved.dense else 0
+        self.level_bytes[moved.level] += moved.content_bytes
 
 
 class Reporter:
@@ -38,7 +67,7 @@ class Reporter:
         self._control = control
         self._lock = threading.Lock()
         self._ending = threading.Lock()
-        self._total = Moved()
+        self._total = _Total()
         self._progress_due_s = 0.0
         self._closers: list[Callable[[str], None]] = []
 
@@ -51,12 +80,7 @@ class Reporter:
         """Add to the counters; report progress if it is time."""
         now_s = time.monotonic()
         with self._lock:
-            total = self._total
-            total.wire_bytes += moved.wire_bytes
-            total.stream_bytes += moved.stream_bytes
-            total.pages += moved.pages
-            total.zero_pages += moved.zero_pages
-            total.saved_bytes += moved.saved_bytes
+            self._total.add(moved)
             if now_s < self._progress_due_s:
                 return
             self._progress_due_s = now_s + PROGRESS_S
@@ -112,4 +136,6 @@ class Reporter:
             zero_pages=total.zero_pages,
             saved_zero_bytes=total.zero_pages * PAGE_SIZE,
             saved_compression_bytes=total.saved_bytes,
+            dense_bytes=total.dense_bytes,
+            level_bytes=tuple(total.level_bytes.values()),
         )

@@ -19,6 +19,7 @@ from relocd.pages.choice import Choice, Compression
 from relocd.pages.digest import StreamDigest, batch_digest
 from relocd.pages.frames import HEADER_BYTES, Kind
 from relocd.pages.items import Buffer
+from relocd.pages.pace import Pace
 from relocd.pages.squeeze import Compressor
 from relocd.pages.window import Window
 
@@ -45,11 +46,17 @@ class Sender:
         self._reader = reader
         self._choice = Choice(compression)
         self._digest = StreamDigest()
+        self._pace = Pace(len(lanes))
         self._order: Window[bytes | None] = Window()
         self._lock = threading.Lock()
         self._free_lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         for lane in lanes:
             self._free_lanes.put(lane)
+
+    @property
+    def batch_bytes(self) -> int:
+        """How large the next batch may be."""
+        return self._pace.batch_bytes
 
     def digest(self) -> tuple[int, str]:
         """Batches and digest of all that was taken for sending, up to the first that is still missing."""
@@ -62,7 +69,7 @@ class Sender:
             return self._send_batch(job, job.builder, compressor)
         with self._lock:
             self._note(job.sequence, None)
-        self._put(frames.pack(job.kind, job.sequence, job.payload), job.payload)
+        self._put(frames.pack(job.kind, job.sequence, job.payload), job.payload, len(job.payload))
         return Moved(wire_bytes=HEADER_BYTES + len(job.payload))
 
     def _send_batch(self, job: Job, builder: BatchBuilder, compressor: Compressor) -> Moved:
@@ -71,10 +78,12 @@ class Sender:
         with self._lock:
             self._note(job.sequence, digest)
             level = self._choice.level(len(payload))
-        squeezed = self._squeeze(payload, level, compressor) if level else None
+            tries = level != 0 and not self._choice.skips()
+        squeezed = self._squeeze(payload, level, compressor) if tries else None
         wire: Buffer = payload if squeezed is None else squeezed
         decoded_bytes = None if squeezed is None else len(payload)
-        self._put(frames.pack(Kind.BATCH, job.sequence, wire, decoded_bytes=decoded_bytes), wire)
+        header = frames.pack(Kind.BATCH, job.sequence, wire, decoded_bytes=decoded_bytes)
+        self._put(header, wire, len(payload))
         with self._lock:
             self._choice.moved(len(payload), time.monotonic(), self._reader.idle_s)
         return Moved(
@@ -83,6 +92,9 @@ class Sender:
             pages=builder.pages,
             zero_pages=builder.zero_pages,
             saved_bytes=len(payload) - len(wire),
+            content_bytes=len(payload),
+            level=0 if squeezed is None else level,
+            dense=level != 0 and squeezed is None,
         )
 
     def _squeeze(self, payload: memoryview, level: int, compressor: Compressor) -> bytes | None:
@@ -91,11 +103,16 @@ class Sender:
         with self._lock:
             return squeezed if self._choice.shrunk(len(payload), len(squeezed)) else None
 
-    def _put(self, header: bytes, payload: Buffer) -> None:
+    def _put(self, header: bytes, payload: Buffer, content_bytes: int) -> None:
+        with self._lock:
+            self._pace.begin(time.monotonic())
         self.throttle.wait(len(header) + len(payload))
         lane = self._free_lanes.get()
+        lane.hold_back(slow=self._pace.slow)
         lane.send(header, payload)
         self._free_lanes.put(lane)
+        with self._lock:
+            self._pace.end(content_bytes, time.monotonic())
 
     def _note(self, sequence: int, digest: bytes | None) -> None:
         """Chain the digests in order. Frames other than batches have none, but a place in the sequence."""

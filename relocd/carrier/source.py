@@ -96,10 +96,13 @@ class Source(Side):
     def _stream_jobs(self) -> Iterator[Job]:
         stream = self.stream()
         before = 0
-        while self._reader.fill(builder := BatchBuilder(self._memory), stream):
+        while self._reader.fill(builder := self._builder(), stream):
             read = self._reader.stream_bytes
             yield Job(self._flight.depart(), Kind.BATCH, builder=builder, stream_bytes=read - before)
             before = read
+
+    def _builder(self) -> BatchBuilder:
+        return BatchBuilder(self._memory, self.sender.batch_bytes)
 
     def _job(self, kind: Kind, payload: bytes | memoryview) -> Job:
         return Job(self._flight.depart(), kind, payload)

@@ -149,7 +149,10 @@ class Target(Side):
             self._stream_bytes += size
             self._digest.add(arrival.header.sequence, arrival.digest)
         if 0 < self._stream_bytes_max < self._stream_bytes:
-            raise StreamError(f"the stream is longer than the {self._stream_bytes_max} bytes allowed")
+            most = self._stream_bytes_max
+            raise StreamError(
+                f"the stream is longer than {most} bytes, the most that the domain announced can take"
+            )
         items = arrival.items if self._placement is None else self._placement.sift(arrival.items)
         if items:
             stream.send(self._encoder.encode(items))
@@ -166,7 +169,7 @@ class Target(Side):
         totals = self.totals()
         announced = Totals(end.stream_bytes, end.batches, end.digest.hex())
         if totals != announced:
-            raise StreamError(f"the stream arrived as {totals}, but was sent as {announced}")
+            raise StreamError(f"what arrived is not what was sent: {totals.told}, not {announced.told}")
         self.ended = True
         self.stream().end()
         self.reporter.emit(CarrierEnded(totals, self.reporter.counters()))

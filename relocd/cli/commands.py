@@ -16,6 +16,9 @@ from relocd.errors import RelocdError, UnknownDomain
 LOOK_TIMEOUT_S = 30.0
 """For requests that only look. relocd answers them from memory, so a longer silence is a fault."""
 
+FIREWALL_TIMEOUT_S = 300.0
+"""For what waits for name servers and reads long sets of rules."""
+
 POLL_INTERVAL_S = 1.0
 """Between two looks at a domain that shuts down; xm's rhythm."""
 
@@ -81,6 +84,16 @@ def find(client: Client, reference: str) -> Domain:
 def info(client: Client) -> JsonObject:
     """Facts about this host and its daemon."""
     return client.call("info", timeout_s=LOOK_TIMEOUT_S)
+
+
+def firewall(client: Client, *, remove: bool = False) -> JsonObject:
+    """Whether the packet filter lets the allowed peers in; ``remove``: take away what an earlier daemon left."""
+    return client.call("firewall", remove=remove or None, timeout_s=FIREWALL_TIMEOUT_S)
+
+
+def peers_test(client: Client, host: str) -> JsonObject:
+    """Whether the gate lets a host in, and why."""
+    return client.call("peers-test", host=host, timeout_s=FIREWALL_TIMEOUT_S)
 
 
 def create(client: Client, file: DomainFile, settings: dict[str, str], *, paused: bool = False) -> Created:

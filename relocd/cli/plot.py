@@ -5,9 +5,9 @@ Colours are those of Okabe and Ito, which the colour-blind can tell apart, light
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Sequence
-from xml.sax.saxutils import escape, quoteattr
 
 from attrs import field, frozen
 
@@ -116,7 +116,7 @@ def svg(plot: Plot) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {plot.height}" '
         f'width="{WIDTH}" height="{plot.height}" '
-        f"role={quoteattr('img')} aria-label={quoteattr(_clean(plot.title))}>"
+        f'role="img" aria-label="{html.escape(_clean(plot.title))}">'
     )
     background = f'<rect class="paper" width="{WIDTH}" height="{plot.height}"/>'
     return "\n".join([head, _STYLE, background, *body, "</svg>", ""])
@@ -301,7 +301,7 @@ def _band(band: Band, across: _Axis, frame: _Frame, between: float) -> Iterable[
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(_clean(text))}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{html.escape(_clean(text), quote=False)}</text>'
 
 
 def _cut(text: str, letters: int) -> str:

@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from attrs import define, field
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from relocd.cli.client import JsonObject
 from relocd.cli.failures import printable
@@ -20,9 +18,6 @@ from relocd.cli.render import duration_text, size_text
 
 LINE_INTERVAL_S = 1.0
 """Plain lines go into logs: at most one a second."""
-
-BAR_WIDTH = 16
-"""Cells. With the longest texts beside it the whole line fits 80 columns for a name of 12 characters."""
 
 PHASES = {
     "connect": "connecting",
@@ -51,11 +46,15 @@ def view_for(domain: str, host: str, stream: TextIO | None = None) -> View:
     """The view for people: a bar if ``stream`` (stderr unless given) is a terminal, else lines."""
     stream = stream or sys.stderr
     title = printable(f"{domain} to {host}")
-    return BarView(title, stream) if stream.isatty() else LineView(title, stream)
+    if not stream.isatty():
+        return LineView(title, stream)
+    from relocd.cli.bar import BarView  # what it is made of takes as long to load as all the rest
+
+    return BarView(title, stream)
 
 
 @define
-class _Reading:
+class Reading:
     """Numbers out of progress objects, of which any may be missing. ``percent`` never runs backwards."""
 
     percent: float = 0.0
@@ -95,43 +94,6 @@ def _number(event: JsonObject, key: str) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-class BarView:
-    """A progress bar that vanishes at the end; the caller leaves a summary in its place."""
-
-    def __init__(self, title: str, stream: TextIO) -> None:
-        self._reading = _Reading()
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            TextColumn("{task.fields[step]}", markup=False),
-            BarColumn(bar_width=BAR_WIDTH),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[numbers]}", markup=False),
-            TextColumn("{task.fields[eta]}", markup=False),
-            console=Console(file=stream, highlight=False),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._bar.add_task(title, total=100.0, step="starting", numbers="", eta="")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def update(self, event: JsonObject) -> None:
-        """Move the bar."""
-        now = self._reading
-        now.take(event)
-        if news := now.take_news(event):
-            self._bar.console.print(news, markup=False)
-        self._bar.update(self._task, completed=now.percent, step=now.step, numbers=now.numbers, eta=now.eta)
-
-
 @define
 class LineView:
     """One line when the phase or the round has changed, at most one a second."""
@@ -139,7 +101,7 @@ class LineView:
     title: str
     stream: TextIO
     clock: Callable[[], float] = time.monotonic
-    _reading: _Reading = field(factory=_Reading, init=False)
+    _reading: Reading = field(factory=Reading, init=False)
     _shown: str = field(default="", init=False)
     _shown_at: float | None = field(default=None, init=False)
 

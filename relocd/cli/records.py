@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from relocd.cli.client import JsonObject
 from relocd.cli.forecast import compared
-from relocd.cli.render import duration_text, size_text, table
+from relocd.cli.render import duration_text, saved_facts, size_text, table
 
 _WIDTH = 100
 
@@ -89,7 +89,7 @@ def history_text(record: JsonObject) -> str:
     if outcome.get("error"):
         lines += textwrap.wrap(f"Because {outcome['error']}", _WIDTH)
     began_s = float(str(record.get("began_s") or 0))
-    lines += [*compared(record), ""]
+    lines += [*_levels(outcome), *compared(record), ""]
     for moment in record.get("timeline") or ():
         lines += _moment_lines(moment, began_s)
     return "\n".join(map(_clean, lines))
@@ -105,7 +105,19 @@ def _ending(record: JsonObject, outcome: JsonObject) -> str:
         facts.append(f"rounds: {outcome['rounds']}")
     if outcome.get("bytes_sent"):
         facts.append(f"{size_text(outcome['bytes_sent'])} sent")
-    return ", ".join(facts)
+    return ", ".join([*facts, *saved_facts(outcome)])
+
+
+def _levels(outcome: JsonObject) -> list[str]:
+    """What was sent at which level of compression, before it; a journal of an older relocd does not know."""
+    by_level = {str(level): float(size) for level, size in (outcome.get("level_bytes") or {}).items() if size}
+    plain = by_level.pop("0", 0.0)
+    parts = [f"{size_text(size)} with zstd {level}" for level, size in by_level.items()]
+    if plain:
+        dense = float(outcome.get("dense_bytes") or 0)
+        why = f" ({size_text(dense)} because it did not shrink)" if dense else ""
+        parts.append(f"{size_text(plain)} as it is{why}")
+    return [f"Contents: {', '.join(parts)}"] if parts else []
 
 
 def _moment_lines(moment: JsonObject, began_s: float) -> Iterable[str]:

@@ -118,6 +118,16 @@ def _fact(value: object) -> str:
     return "" if value is None else printable(str(value))
 
 
+def saved_facts(outcome: JsonObject) -> list[str]:
+    """What a relocation did not have to send, by cause: one sentence, or none if there was nothing."""
+    zero, compression = (
+        float(outcome.get(key) or 0) for key in ("saved_zero_bytes", "saved_compression_bytes")
+    )
+    parts = [f"{size_text(zero)} zero pages"] if zero > 0 else []
+    parts += [f"{size_text(compression)} by compression"] if compression > 0 else []
+    return [f"saved {size_text(zero + compression)} ({' and '.join(parts)})"] if parts else []
+
+
 def summary(outcome: Outcome) -> str:
     """The last line of a relocation that was completed."""
     raw = outcome.raw
@@ -127,6 +137,7 @@ def summary(outcome: Outcome) -> str:
         duration_text(float(raw["duration_s"] or 0)),
         *([f"downtime {raw['downtime_ms']:.0f} ms"] if raw["downtime_ms"] is not None else []),
         f"{size_text(float(raw['bytes_sent'] or 0))} sent",
+        *saved_facts(raw),
         *([f"relocation {raw['relocation']}"] if raw["relocation"] else []),
     ]
     return printable(f"Domain '{raw['domain']}' is on {raw['host']} now: {', '.join(facts)}.")

@@ -11,8 +11,8 @@ from typing import Any
 
 from attrs import fields_dict, frozen
 
-from relocd.config.kinds import Choice, Flag, Kind, Seconds, Text, Whole, Words
-from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, LogLevel, TlsMode
+from relocd.config.kinds import Choice, Flag, Kind, OrAuto, Seconds, Text, Whole, Words
+from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, FirewallMode, LogLevel, TlsMode
 from relocd.patterns import compile_pattern
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
@@ -74,7 +74,8 @@ SECTIONS = (
                 "relocation_port",
                 Whole(1, 65535),
                 "The TCP port to listen on. It is also the port that this host connects to on others unless a "
-                "command names one, so use the same on all hosts. Open it in the firewall for those hosts only.",
+                "command names one, so use the same on all hosts. Open it in the firewall for those hosts only "
+                "(or see xen-relocation-firewall).",
             ),
             Key(
                 "xen-relocation-address",
@@ -98,6 +99,15 @@ SECTIONS = (
                 "that the address leads to, provided that the name leads back to the address. In quotes write a "
                 r"backslash twice: '^hosta\\.example\\.org$ ^192\\.0\\.2\\.[0-9]+$'. Empty lets in nobody; everyone "
                 "is '.*', which belongs on a closed network. Expressions that could take very long are refused.",
+            ),
+            Key(
+                "xen-relocation-firewall",
+                "firewall",
+                Choice(FirewallMode),
+                "What to do about this host's packet filter. With check relocd looks, at start, whether the hosts "
+                "above can reach the relocation port, and says so in the log; 'relocctl firewall' says it at any "
+                "time. It changes nothing. With manage it also lets them in and refuses everybody else on that port, "
+                "and takes that back when it stops. With off it leaves the packet filter alone.",
             ),
             Key(
                 "xen-relocation-disk-paths",
@@ -149,9 +159,11 @@ SECTIONS = (
             Key(
                 "xen-relocation-lanes",
                 "lanes",
-                Whole(1, 15),
-                "How many connections carry the pages of one relocation. More of them help on links with a long "
-                "round trip and beyond 10 Gbit/s. The smaller number of the two hosts counts.",
+                OrAuto(Whole(1, 15)),
+                "How many connections carry the pages of one relocation. With auto it is one for each 2.5 Gbit/s of "
+                "the link, and at most one for every two processors: the link's speed is what the network interface "
+                "says, and where it says nothing, two are taken. More of them help on links with a long round trip. "
+                "The smaller number of the two hosts counts.",
             ),
             Key(
                 "xen-relocation-compression",

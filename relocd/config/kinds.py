@@ -79,6 +79,33 @@ class Whole:
 
 
 @frozen
+class OrAuto:
+    """What ``kind`` takes, or ``auto``: the field is None then."""
+
+    kind: Whole
+    many = False
+
+    @property
+    def unit(self) -> str:
+        return self.kind.unit
+
+    @property
+    def range(self) -> str:
+        return f"auto, or {self.kind.range}"
+
+    def parse(self, text: str) -> int | None:
+        if text.lower() == "auto":
+            return None
+        try:
+            return self.kind.parse(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from None
+
+    def show(self, value: int | None) -> str:
+        return "auto" if value is None else self.kind.show(value)
+
+
+@frozen
 class Seconds:
     """A number of seconds, decimals allowed."""
 

@@ -33,6 +33,14 @@ class AcceleratorChoice(enum.StrEnum):
     KVM = "kvm"
 
 
+class FirewallMode(enum.StrEnum):
+    """What relocd does about the host's packet filter."""
+
+    OFF = "off"
+    CHECK = "check"  # looks and tells, changes nothing
+    MANAGE = "manage"
+
+
 class LogLevel(enum.StrEnum):
     """The least important message that is logged. The names are those of twisted.logger."""
 
@@ -55,11 +63,12 @@ class Config:
     relocation_port: int = 8002
     relocation_address: str = ""  # empty: all addresses
     hosts_allow: tuple[str, ...] = (r"^localhost$", r"^localhost\.localdomain$")  # empty: nobody
+    firewall: FirewallMode = FirewallMode.CHECK
     tls: TlsMode = TlsMode.PREFER
     tls_ca: str = "/etc/relocd/tls/ca.pem"
     tls_certificate: str = "/etc/relocd/tls/host.pem"
     tls_key: str = "/etc/relocd/tls/host.key"
-    lanes: int = 2
+    lanes: int | None = None  # None: as many as hosts and link are good for
     compression: Compression = Compression.AUTO
     max_bandwidth_bytes_s: int = 0  # of one relocation; 0: no limit
     host_bandwidth_bytes_s: int = 0  # of all that leave together; 0: no limit

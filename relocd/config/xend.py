@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
-from relocd.patterns import reaches_end
+from relocd.patterns import may_match_letters, reaches_end
 from relocd.sxp import Atom
 
 _NOT_ENCRYPTED = "Relocations are not encrypted: keep the network between the hosts to them alone."
@@ -83,7 +84,22 @@ def differences(values: Sequence[Atom]) -> Iterator[tuple[Atom | None, str]]:
         for pattern in value.split():
             if not reaches_end(pattern):
                 yield value, _STRICTER.format(repr(pattern), repr(pattern + ".*"))
+    named = [pattern for value in values for pattern in value.split() if _is_for_names(pattern)]
+    if named:
+        yield None, _UNCONFIRMED.format(repr(named[0]))
 
+
+def _is_for_names(pattern: str) -> bool:
+    """Whether a name of another host could match: not the default's own names, no address, not everything."""
+    return may_match_letters(pattern) and not re.fullmatch(_NOT_FOR_NAMES, pattern)
+
+
+_NOT_FOR_NAMES = r"\^?(localhost(\\?\.localdomain)?|\.[*+]|[0-9].*)\$?"
+
+_UNCONFIRMED = (
+    "with xend, a name counted as the owner of the address had it, which anybody can set up; for {} relocd wants "
+    "the name to lead back to the address, in the DNS or in /etc/hosts. 'relocctl peers test HOST' shows whether."
+)
 
 _STRICTER = (
     "with xend, {} let in every host whose name or address begins like that; relocd matches them in full. "

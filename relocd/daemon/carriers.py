@@ -113,12 +113,13 @@ class Carrier:
         self,
         lanes: Sequence[socket.socket],
         arrivals: Sequence[Arrival],
+        stream_bytes_max: int,
         security: LaneSecurity | None = None,
     ) -> None:
-        """Be the target: these lanes, encrypted with ``security``, and room for these boot files."""
+        """Be the target: these lanes, encrypted with ``security``, room for these files, at most so long a stream."""
         specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
         descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
-        self._command(Receive(len(lanes), specs, security=security), descriptors)
+        self._command(Receive(len(lanes), specs, stream_bytes_max, security), descriptors)
 
     def place_into(self, memory: GuestMemory) -> None:
         """Place pages there instead of in the stream, which is to come after this. Closes the descriptor."""

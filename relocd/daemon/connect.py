@@ -11,10 +11,13 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.error import TimeoutError as UserTimeout
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
 
+from relocd.config import Config
 from relocd.daemon.detach import detach
 from relocd.daemon.dialogue import Dialogue
 from relocd.errors import PeerUnreachable, ProtocolError, Untrusted
+from relocd.host.link import lanes_for
 from relocd.wire.messages import Abort, Hello, Lane, Message, Problem, Ready, agree
 
 M = TypeVar("M")
@@ -75,6 +78,14 @@ def _reason(error: Exception) -> str:
         return "it did not answer"
     text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
     return text.rstrip(".") or "it did not answer"
+
+
+async def lanes_towards(config: Config, dialogue: Dialogue) -> int:
+    """How many lanes this host would like, or take, for a relocation that this connection is about."""
+    if config.lanes is not None:
+        return config.lanes
+    lanes: int = await deferToThread(lanes_for, dialogue.address)
+    return lanes
 
 
 async def open_lane(reactor: Any, peer: Peer, lane: Lane, timeout_s: float) -> socket.socket:

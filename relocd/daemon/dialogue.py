@@ -137,6 +137,11 @@ class Dialogue(Protocol):
         return cast(Connection, self.transport)
 
     @property
+    def address(self) -> str:
+        """This side's address of the connection."""
+        return plain_address(self.tcp.getHost().host)
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes received that are not a whole line yet."""
         return self._cutter.pending

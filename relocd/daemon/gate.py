@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from relocd.allow import AllowList
+from relocd.allow import AllowList, forms_of
 from relocd.daemon.dialogue import plain_address
-from relocd.daemon.lookup import Resolver
+from relocd.daemon.lookup import Resolver, ReverseName
 
 
 @frozen
@@ -15,6 +15,16 @@ class Admission:
 
     allowed: bool
     reason: str
+
+
+@frozen
+class Explanation:
+    """``names`` is None if they could not be looked up in time; ``tried`` has each pattern and what it matched."""
+
+    admission: Admission
+    looked_up: bool
+    names: tuple[ReverseName, ...] | None
+    tried: dict[str, str]
 
 
 class Gate:
@@ -41,7 +51,30 @@ class Gate:
 
     async def judge_names(self, address: str) -> Admission:
         """Decide by the confirmed names of an address that no pattern matched."""
-        names = await self._resolver.confirmed_names(plain_address(address))
+        return self._judge(address, await self._resolver.confirmed_names(plain_address(address)))
+
+    async def explain(self, address: str) -> Explanation:
+        """The decision about an address, with everything that led to it; names are looked up as for a peer."""
+        admission = self.judge_address(address)
+        names: tuple[ReverseName, ...] | None = ()
+        if admission is None:
+            names = await self._resolver.reverse_names(plain_address(address))
+            confirmed = tuple(found.name for found in names or () if found.confirmed)
+            return Explanation(self._judge(address, confirmed), True, names, self._tried(address, confirmed))
+        return Explanation(admission, False, (), self._tried(address, ()))
+
+    async def addresses(self, host: str) -> tuple[str, ...] | None:
+        """The addresses of a host's name; None if they were not found out in time."""
+        return await self._resolver.addresses(host)
+
+    def name_pattern(self, name: str) -> str | None:
+        """The pattern that a name would match if it were confirmed."""
+        return self._allow.match_name(name)
+
+    def _tried(self, address: str, names: tuple[str, ...]) -> dict[str, str]:
+        return self._allow.matching([*forms_of(address), *(name.removesuffix(".") for name in names)])
+
+    def _judge(self, address: str, names: tuple[str, ...]) -> Admission:
         for name in names:
             pattern = self._allow.match_name(name)
             if pattern is not None:

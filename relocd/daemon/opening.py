@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from relocd.carrier.control import LaneSecurity
 from relocd.daemon.calling import call, require_lane_certificate
-from relocd.daemon.connect import Peer, expect, greet, open_lane
+from relocd.daemon.connect import Peer, expect, greet, lanes_towards, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import stamped
@@ -43,8 +43,9 @@ async def ask_for_place(
     on_phase: Callable[[str], None],
     on_checks: Callable[[tuple[Check, ...]], None],
 ) -> Promise:
-    """Connect and propose. Raises Refused with all reasons, or another RelocdError; no connection is left then.
+    """Connect and propose, with as many lanes as this host would like.
 
+    Raises Refused with all reasons, or another RelocdError; no connection is left then.
     ``wanted`` is asked between the steps: the relocation may have ended meanwhile, and is then not proposed.
     """
     timeout_s = context.config.connect_timeout_s
@@ -56,6 +57,7 @@ async def ask_for_place(
             proposal = evolve(proposal, lane_certificate=pair.der().hex())
         _require(wanted())
         theirs = await greet(dialogue, context.hello(), timeout_s)
+        proposal = evolve(proposal, lanes=await lanes_towards(context.config, dialogue))
         _require(wanted())
         on_phase("preflight")
         answer = await _propose(dialogue, proposal, timeout_s)

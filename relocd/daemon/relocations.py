@@ -17,7 +17,7 @@ from relocd.daemon import beginnings
 from relocd.daemon.background import insist
 from relocd.daemon.bandwidth import Bandwidth
 from relocd.daemon.calling import call, require_lane_certificate
-from relocd.daemon.connect import Peer, expect, greet
+from relocd.daemon.connect import Peer, expect, greet, lanes_towards
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import source_facts, stamped, target_facts
@@ -128,8 +128,8 @@ class Relocations:
         dialogue = await call(self.context, peer)
         try:
             await greet(dialogue, self.hello(), timeout_s)
-            lanes, source = self.context.config.lanes, await source_facts(self.context, domain)
-            proposal = Propose(UUID(int=0), Intent.CHECK, True, False, lanes, domain, source)
+            source = await source_facts(self.context, domain)
+            proposal = Propose(UUID(int=0), Intent.CHECK, True, False, 1, domain, source)
             dialogue.send(stamped(proposal))
             return expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
         finally:
@@ -187,8 +187,8 @@ class Relocations:
             peer=dialogue.peer,
         )
         needed = bootstore.missing(self.context.boot_dir, record.domain.boot_files)
-        lanes = min(proposal.lanes, self.context.config.lanes)
         try:
+            lanes = min(proposal.lanes, await lanes_towards(self.context.config, dialogue))
             await relocation.accept(dialogue, lanes, needed, checks, their_lanes)
         except BaseException:
             self._targets.pop(relocation.id, None)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from relocd.carrier.control import CarrierProgress
 from relocd.convergence.verdict import Verdict
 from relocd.errors import (
     Cancelled,
@@ -25,6 +26,7 @@ from relocd.errors import (
 from relocd.handover.machine import Failure
 from relocd.handover.record import Record
 from relocd.model import OutcomeKind, Progress
+from relocd.pages.choice import LEVELS
 
 #: Called with each progress object (docs/control.md).
 Watcher = Callable[[dict[str, object]], None]
@@ -82,7 +84,6 @@ class Report:
 
     def __init__(self, record: Record, host: str) -> None:
         self.was_refused = False
-        self.stream_bytes = 0
         self.rounds = 0
         self.relocation = record.relocation
         self.last_progress = Progress()
@@ -99,7 +100,7 @@ class Report:
         self._verdict: Verdict | None = None
         self._limit_bytes_s = 0
         self._carried: deque[_Carried] = deque([_Carried(self._began, 0, 0)])
-        self._pages = self._zero_pages = 0
+        self._counters = CarrierProgress()
         self._paused: float | None = None
         self._resumed: float | None = None
         self._reasons: tuple[tuple[str, str], ...] = ()
@@ -126,11 +127,11 @@ class Report:
             self._percent = max(self._percent, PHASE_PERCENT["memory"] + room * done)
         self._publish()
 
-    def carried(self, wire_bytes: int, stream_bytes: int, pages: int, zero_pages: int) -> None:
+    def carried(self, counters: CarrierProgress) -> None:
         """The carrier's counters, all cumulative."""
         now = time.monotonic()
-        self.stream_bytes, self._pages, self._zero_pages = stream_bytes, pages, zero_pages
-        self._carried.append(_Carried(now, wire_bytes, stream_bytes))
+        self._counters = counters
+        self._carried.append(_Carried(now, counters.wire_bytes, counters.stream_bytes))
         while len(self._carried) > 2 and self._carried[1].at < now - RATE_WINDOW_S:
             self._carried.popleft()
 
@@ -182,9 +183,12 @@ class Report:
             "duration_s": round((self._resumed or now) - self._began, 3),
             "release_s": release,
             "downtime_ms": downtime,
-            "bytes_sent": self._carried[-1].wire_bytes,
-            "pages": self._pages,
-            "zero_pages": self._zero_pages,
+            "bytes_sent": self._counters.wire_bytes,
+            "pages": self._counters.pages,
+            "zero_pages": self._counters.zero_pages,
+            **self._saved(),
+            "dense_bytes": self._counters.dense_bytes,
+            "level_bytes": dict(zip(map(str, LEVELS), self._counters.level_bytes, strict=True)),
             "error": failure.text if failure else None,
             "code": failure.code if failure else None,
             "reasons": [{"code": code, "text": text} for code, text in self._reasons],
@@ -215,7 +219,14 @@ class Report:
         """Counters of this moment, for the timeline."""
         names = ("round", "remaining_bytes", "dirty_rate_bytes_s", "rate_bytes_s", "sent_bytes")
         snapshot = self.snapshot()
-        return {"stream_bytes": self.stream_bytes} | {name: snapshot[name] for name in names}
+        return {"stream_bytes": self.stream_bytes} | {name: snapshot[name] for name in names} | self._saved()
+
+    def _saved(self) -> dict[str, object]:
+        """What did not have to travel, by cause."""
+        return {
+            "saved_zero_bytes": self._counters.saved_zero_bytes,
+            "saved_compression_bytes": self._counters.saved_compression_bytes,
+        }
 
     # -- what others ask -------------------------------------------------------------------------------------------
 
@@ -254,6 +265,11 @@ class Report:
             "downtime_limit_ms": verdict.downtime_limit_ms if verdict else None,
             "throttle_percent": verdict.throttle_percent if verdict else 0,
         }
+
+    @property
+    def stream_bytes(self) -> int:
+        """How much of the hypervisor's stream was moved."""
+        return self._counters.stream_bytes
 
     @property
     def elapsed_s(self) -> float:

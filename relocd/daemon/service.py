@@ -22,6 +22,7 @@ from relocd.config.load import load_config
 from relocd.daemon.context import Context
 from relocd.daemon.control import ControlFactory, listen_control
 from relocd.daemon.doorway import DoorwayFactory
+from relocd.daemon.firewall import Firewall
 from relocd.daemon.gate import Gate
 from relocd.daemon.lookup import Resolver
 from relocd.daemon.notify import notify
@@ -86,8 +87,9 @@ class Service:
             run_dir=places.run_dir,
         )
         self._gate = Gate(AllowList(config.hosts_allow), self._resolver)
+        self._firewall = Firewall(self._context, self._resolver)
         self._relocations = Relocations(self._context)
-        self._control = ControlFactory(Desk(self._context, self._relocations))
+        self._control = ControlFactory(Desk(self._context, self._relocations, self._gate, self._firewall))
         self._ports: list[Any] = []
         self._watchdog = LoopingCall(notify, "WATCHDOG=1")
         self._expiry = LoopingCall(self._context.trust.warn)
@@ -98,8 +100,10 @@ class Service:
         bootstore.sweep(self._places.boot_dir)
         await self._context.driver.start()
         await self._relocations.recover()
+        await self._firewall.start()
         if self._context.config.relocation_server:
             self._listen()
+            self._firewall.look()
         self._ports.append(
             listen_control(self._reactor, self._places.run_dir / "control.sock", self._control)
         )
@@ -156,6 +160,7 @@ class Service:
             self._context.trust.reload(loaded.config.tls, credentials)
             self._context.trust.warn()
             self._relocations.share_bandwidth()
+            self._firewall.reload()
             self.log.info("reloaded {file}", file=self._places.config_file)
         notify("READY=1")
 
@@ -169,6 +174,7 @@ class Service:
         for port in self._ports:
             await port.stopListening()
         await self._relocations.stop()
+        await self._firewall.stop()
         await self._control.flush(self._reactor)
         if self._run_dir.is_symlink() and not self._context.driver.list():
             self._run_dir.unlink()

@@ -157,9 +157,9 @@ class SourceRelocation(Runner[SourceEffect]):
         return self.handover.state is SourceState.OPENING
 
     async def _ask_for_place(self) -> Promise:
-        record, lanes = self._record, self._context.config.lanes
+        record = self._record
         source = await source_facts(self._context, record.domain)
-        proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, lanes, record.domain, source)
+        proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, 1, record.domain, source)
         try:
             return await ask_for_place(
                 self._context, self.peer, proposal, lambda: self._opening, self._phase, self._note_checks
@@ -263,9 +263,9 @@ class SourceRelocation(Runner[SourceEffect]):
     def _carrier_event(self, event: Event | CarrierDied) -> None:
         match event:
             case CarrierProgress():
-                self._carried(event)
+                self.report.carried(event)
             case CarrierEnded(totals=totals, counters=counters):
-                self._carried(counters)
+                self.report.carried(counters)
                 self._steering.has_sent()
                 self._take(self.handover.stream_ended(Totals(totals.digest, totals.stream_bytes)))
             case CarrierDied(text=text):
@@ -274,9 +274,6 @@ class SourceRelocation(Runner[SourceEffect]):
                 background(self._fail_late(Failure(code, text)), "waiting for an explanation")
             case _:
                 pass
-
-    def _carried(self, counters: CarrierProgress) -> None:
-        self.report.carried(counters.wire_bytes, counters.stream_bytes, counters.pages, counters.zero_pages)
 
     def _event(self, event: SourceEvent) -> None:
         self._take(self.handover.handle(event))

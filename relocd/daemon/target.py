@@ -25,6 +25,7 @@ from relocd.handover.target import TargetEffect, TargetEvent, TargetHandover, Ta
 from relocd.handover.timeline import MomentKind
 from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
+from relocd.pages.limits import stream_bytes_max
 from relocd.preflight.result import Check
 from relocd.wire.messages import (
     Abort,
@@ -169,7 +170,8 @@ class TargetRelocation(Runner[TargetEffect]):
             return
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
-        self._carrier.receive_domain(self._lanes.sockets, self._arrivals, self._lanes.security)
+        limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
+        self._carrier.receive_domain(self._lanes.sockets, self._arrivals, limit, self._lanes.security)
         self._lanes.close()
         self._spawn(self._listen_when_ready(), "joining lanes and stream")
 

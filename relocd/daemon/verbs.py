@@ -14,6 +14,9 @@ from relocd import __version__
 from relocd.convergence.terms import Wishes
 from relocd.daemon.connect import Peer
 from relocd.daemon.context import Context
+from relocd.daemon.explain import explain
+from relocd.daemon.firewall import Firewall
+from relocd.daemon.gate import Gate
 from relocd.daemon.relocations import Relocations
 from relocd.daemon.resolve import parse_choice, resolve
 from relocd.daemon.status import here, moment_object, orphan_object, record_object, status_object
@@ -37,6 +40,8 @@ class Desk:
 
     context: Context
     relocations: Relocations
+    gate: Gate
+    firewall: Firewall
 
 
 @frozen
@@ -268,6 +273,14 @@ async def _info(desk: Desk, request: Request) -> Fields:
     }
 
 
+async def _firewall(desk: Desk, request: Request) -> Fields:
+    return await (desk.firewall.remove() if request.flag("remove") else desk.firewall.tell())
+
+
+async def _peers_test(desk: Desk, request: Request) -> Fields:
+    return await explain(desk.gate, request.text("host"))
+
+
 VERBS: dict[str, Callable[[Desk, Request], Awaitable[Fields]]] = {
     "list": _list,
     "create": _create,
@@ -284,6 +297,8 @@ VERBS: dict[str, Callable[[Desk, Request], Awaitable[Fields]]] = {
     "status": _status,
     "history": _history,
     "info": _info,
+    "firewall": _firewall,
+    "peers-test": _peers_test,
 }
 
 

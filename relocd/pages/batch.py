@@ -23,8 +23,8 @@ from relocd.pages.limits import BATCH_BYTES_MAX
 from relocd.pages.ranges import stretches
 
 TARGET_BYTES: Final = 512 << 10
-"""Contents of a batch [bytes]: so many that what Python does for each is little beside what is done to its bytes;
-compressed, 2 ms on a link of 1 Gbit/s."""
+"""Contents of a batch [bytes], unless the link is slow (``pace``): so many that what Python does for each is little
+beside what is done to its bytes; compressed, 2 ms on a link of 1 Gbit/s."""
 DESCRIPTOR_BYTES: Final = 64 << 10
 """Room for descriptors in a batch being built [bytes]; only pages scattered all over come near it."""
 ZERO_PAGES_MAX: Final = 32 << 10
@@ -41,9 +41,10 @@ BUFFER_BYTES: Final = TARGET_BYTES + DESCRIPTOR_BYTES + _TRAILER.size
 
 
 class BatchBuilder:
-    """Gathers items into memory of its caller's, BUFFER_BYTES of it."""
+    """Gathers items into memory of its caller's, BUFFER_BYTES of it, until contents come to ``target_bytes``."""
 
-    def __init__(self, memory: memoryview) -> None:
+    def __init__(self, memory: memoryview, target_bytes: int = TARGET_BYTES) -> None:
+        self.target_bytes = target_bytes
         self._memory: Octets = np.frombuffer(memory, np.uint8)
         self._descriptors = bytearray()
         self._items = 0
@@ -59,11 +60,11 @@ class BatchBuilder:
     @property
     def worth_sending(self) -> bool:
         """Whether it is at least half full. To fill it up a run would be cut, and then cost twice."""
-        return self._contents >= TARGET_BYTES // 2 or self.zero_pages >= ZERO_PAGES_MAX // 2
+        return self._contents >= self.target_bytes // 2 or self.zero_pages >= ZERO_PAGES_MAX // 2
 
     def add(self, item: Item) -> Item | None:
         """Copy an item in, or that part of it for which there is room; return the rest, if any."""
-        room = TARGET_BYTES - self._contents
+        room = self.target_bytes - self._contents
         match item:
             case Span(data=data):
                 size = self._describe_span(min(len(data), room))

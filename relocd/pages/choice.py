@@ -57,8 +57,8 @@ class Compression(enum.StrEnum):
 
 
 class Choice:
-    """Chooses levels for one stream. Ask ``level`` before a batch, tell ``shrunk`` and ``moved`` what became
-    of it."""
+    """Chooses levels for one stream. Ask ``level`` and ``skips`` before a batch, tell ``shrunk`` and ``moved`` what
+    became of it."""
 
     def __init__(self, compression: Compression) -> None:
         self._compression = compression
@@ -66,11 +66,14 @@ class Choice:
         self._ladder = _Ladder()
 
     def level(self, decoded_bytes: int) -> int:
-        """The zstd level for a batch of this size; 0 for none."""
+        """The zstd level that a batch of this size is worth; 0 for none."""
         if self._compression is Compression.NONE or decoded_bytes < WORTH_BYTES:
             return 0
-        level = self._ladder.level if self._compression is Compression.AUTO else LEVELS[_START]
-        return 0 if level == 0 or self._density.skips() else level
+        return self._ladder.level if self._compression is Compression.AUTO else LEVELS[_START]
+
+    def skips(self) -> bool:
+        """Whether to pass over a batch that is worth a level, since those before it did not shrink."""
+        return self._density.skips()
 
     def shrunk(self, decoded_bytes: int, wire_bytes: int) -> bool:
         """Take note of a compressed batch; say whether to send it compressed."""

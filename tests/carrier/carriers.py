@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
+from attrs import evolve
+
 from relocd.carrier import control
 from relocd.carrier.control import (
     DATAGRAM_BYTES_MAX,
@@ -24,7 +26,9 @@ from relocd.carrier.control import (
     dump_command,
     parse_event,
 )
-from relocd.pages.choice import Compression
+from relocd.pages import frames
+from relocd.pages.choice import LEVELS, Compression
+from relocd.pages.frames import Header
 
 PATIENCE_S = 20.0
 """How long a test waits for what must come; only a test that fails waits that long."""
@@ -94,6 +98,11 @@ class Carrier:
         return self.process.wait(PATIENCE_S)
 
 
+def known_to_both(counters: control.CarrierProgress) -> control.CarrierProgress:
+    """Levels of compression are the source's business."""
+    return evolve(counters, dense_bytes=0, level_bytes=(0,) * len(LEVELS))
+
+
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
     """Two ends of a loopback connection: a lane."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -160,6 +169,37 @@ class Pair:
             sock.close()
 
 
+class FrameRelay:
+    """A lane with somebody on it who passes frames on, whole ones, and tells ``on_frame`` of each before that."""
+
+    def __init__(self, on_frame: Callable[[int, Header], None]) -> None:
+        self._on_frame = on_frame
+
+    def __call__(self, number: int) -> tuple[socket.socket, socket.socket]:
+        """The two ends of lane ``number``."""
+        near, inner_near = tcp_pair()
+        inner_far, far = tcp_pair()
+        for end in (inner_near, inner_far):
+            end.settimeout(None)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)  # so that frames do not wait unseen
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 << 10)
+        threading.Thread(target=self._relay, args=(number, inner_near, inner_far), daemon=True).start()
+        threading.Thread(target=Meddler.pump, args=(inner_far, inner_near, _as_it_is), daemon=True).start()
+        return near, far
+
+    def _relay(self, number: int, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError), source, sink:
+            while head := source.recv(frames.HEADER_BYTES, socket.MSG_WAITALL):
+                header = frames.unpack(head)
+                payload = source.recv(header.wire_bytes, socket.MSG_WAITALL)
+                self._on_frame(number, header)
+                sink.sendall(head + payload)
+
+
+def _as_it_is(_: int, data: bytes) -> bytes:
+    return data
+
+
 class Meddler:
     """A lane with somebody on it. Bytes towards the target may be changed by ``meddle(offset, data)``.
 
@@ -175,12 +215,12 @@ class Meddler:
         inner_far, far = tcp_pair()
         for end in (inner_near, inner_far):
             end.settimeout(None)
-        threading.Thread(target=self._pump, args=(inner_near, inner_far, self._meddle), daemon=True).start()
-        threading.Thread(target=self._pump, args=(inner_far, inner_near, lambda _, d: d), daemon=True).start()
+        threading.Thread(target=self.pump, args=(inner_near, inner_far, self._meddle), daemon=True).start()
+        threading.Thread(target=self.pump, args=(inner_far, inner_near, _as_it_is), daemon=True).start()
         return near, far
 
     @staticmethod
-    def _pump(
+    def pump(
         source: socket.socket, sink: socket.socket, meddle: Callable[[int, bytes], bytes | None]
     ) -> None:
         offset = 0

@@ -36,14 +36,15 @@ from relocd.carrier.control import (
     parse_event,
 )
 from relocd.errors import ProtocolError
-from relocd.pages.choice import Compression
+from relocd.pages.choice import LEVELS, Compression
 
 _counts = st.integers(0, (1 << 63) - 1)
 _sha256 = st.binary(min_size=32, max_size=32).map(bytes.hex)
 _files = st.lists(st.builds(FileSpec, _counts, _sha256), max_size=3).map(tuple)
 _lanes = st.integers(1, 15)
 _totals = st.builds(Totals, _counts, _counts, st.binary(min_size=16, max_size=16).map(bytes.hex))
-_progress = st.builds(CarrierProgress, *[_counts] * 6)
+_levels = st.tuples(*[_counts] * len(LEVELS))
+_progress = st.builds(CarrierProgress, *[_counts] * 7, _levels)
 
 _certificates = st.binary(min_size=1, max_size=2048).map(bytes.hex)
 _security = st.none() | st.builds(LaneSecurity, st.text(), st.text(), _certificates)
@@ -156,6 +157,13 @@ def test_a_wrong_command_is_refused_with_a_reason(case: str) -> None:
 def test_too_many_files_are_refused() -> None:
     with pytest.raises(ValueError, match="at most 16"):
         Receive(1, tuple(FileSpec(1, "0" * 64) for _ in range(17)))
+
+
+@pytest.mark.parametrize("levels", [[1, 2, 3], [1, 2, 3, -4], [1, 2, 3, 4.0], 1, None])
+def test_content_is_counted_for_each_level_that_there_is(levels: object) -> None:
+    event = json.loads(dump_event(CarrierProgress()))
+    with pytest.raises(ProtocolError, match="level_bytes"):
+        parse_event(json.dumps(event | {"level_bytes": levels}).encode())
 
 
 def test_each_command_says_how_many_descriptors_it_brings() -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relocd.cli.progress import BarView, JsonView, LineView, view_for
+from relocd.cli.bar import BarView
+from relocd.cli.progress import JsonView, LineView, view_for
 from tests.cli.control_server import Json, progress
 
 

@@ -137,6 +137,21 @@ TIMELINE = [
 ]
 
 
+def test_a_record_tells_what_was_saved_and_how_contents_were_sent() -> None:
+    outcome = {
+        "outcome": "completed",
+        "bytes_sent": 5 << 20,
+        "saved_zero_bytes": 2 << 30,
+        "saved_compression_bytes": 0,
+        "dense_bytes": 1 << 20,
+        "level_bytes": {"0": 3 << 20, "-5": 0, "1": 4 << 20, "3": 0},
+    }
+    record = {"relocation": "r1", "began_s": 1000.0, "outcome": outcome}
+    lines = history_text(record).splitlines()
+    assert lines[1].endswith("; completed, 5.0 MiB sent, saved 2.0 GiB (2.0 GiB zero pages)")
+    assert lines[2] == "Contents: 4.0 MiB with zstd 1, 3.0 MiB as it is (1.0 MiB because it did not shrink)"
+
+
 def test_a_timeline_tells_phases_checks_rounds_rates_and_reasons() -> None:
     record = {
         "relocation": "r1",

@@ -53,7 +53,8 @@ def test_units_are_in_the_names(key: Key) -> None:
 def test_lanes_are_what_a_carrier_can_take() -> None:
     text = f"(xen-relocation-lanes {LANES_MAX})"
     assert load_config(text, source="f").config.lanes == LANES_MAX
-    assert BY_NAME["xen-relocation-lanes"].kind.range == f"1 to {LANES_MAX}"
+    assert load_config("(xen-relocation-lanes Auto)", source="f").config.lanes is None
+    assert BY_NAME["xen-relocation-lanes"].kind.range == f"auto, or 1 to {LANES_MAX}"
 
 
 # -- the sample file -----------------------------------------------------------------------------------

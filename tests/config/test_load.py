@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relocd.config import AcceleratorChoice, Compression, Config, LogLevel
 from relocd.config.keys import BY_NAME
 from relocd.config.load import load_config
-from relocd.config.model import MIB, TlsMode
+from relocd.config.model import MIB, FirewallMode, TlsMode
 from relocd.config.xend import WITHOUT_MEANING
 from relocd.errors import ConfigError
 
@@ -42,6 +42,8 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(xen-relocation-address '')", "relocation_address", ""),
     ("(xen-relocation-address )", "relocation_address", ""),
     ("(xen-relocation-hosts-allow '')", "hosts_allow", ()),
+    ("(xen-relocation-firewall off)", "firewall", FirewallMode.OFF),
+    ("(xen-relocation-firewall Manage)", "firewall", FirewallMode.MANAGE),
     ("(xen-relocation-hosts-allow)", "hosts_allow", ()),
     ("(xen-relocation-hosts-allow ())", "hosts_allow", ()),
     ("(xen-relocation-hosts-allow .*)", "hosts_allow", (".*",)),
@@ -259,7 +261,9 @@ def test_what_only_xend_had(name: str) -> None:
 
 
 def differences(value: str) -> tuple[str, ...]:
-    return warnings(f"(xend-relocation-server yes)\n(xend-relocation-hosts-allow {value})")
+    """The warnings, but for the one about names, which has a test of its own."""
+    told = warnings(f"(xend-relocation-server yes)\n(xend-relocation-hosts-allow {value})")
+    return tuple(text for text in told if "lead back" not in text)
 
 
 def test_patterns_that_have_become_stricter() -> None:
@@ -287,6 +291,22 @@ def test_an_extra_space_has_become_stricter(value: str) -> None:
 def test_more_values_than_xend_read() -> None:
     (warning,) = differences("^a$ ^b$")
     assert warning == "f:2:34: xend read the first value only; relocd reads this one as well"
+
+
+@pytest.mark.parametrize(
+    "value", ["^a$", r"'10\\..* .*\\.example\\.org'", "'^localhost$ ^(a|b)$'", "'.* ^a$'"]
+)
+def test_names_must_lead_back_now(value: str) -> None:
+    told = warnings(f"(xend-relocation-server yes)\n(xend-relocation-hosts-allow {value})")
+    assert "wants the name to lead back to the address" in told[-1]
+    assert "peers test HOST" in told[-1]
+
+
+@pytest.mark.parametrize(
+    "value", [r"'^localhost$ ^localhost\\.localdomain$'", r"'^10\\.0\\..*$ .*'", "192.168.*"]
+)
+def test_addresses_and_everybody_need_no_names(value: str) -> None:
+    assert warnings(f"(xend-relocation-server yes)\n(xend-relocation-hosts-allow {value})") == ()
 
 
 def test_the_new_spelling_is_not_compared_with_xend() -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from relocd.cli.client import DaemonError
+from relocd.daemon.connect import Peer
+from relocd.daemon.opening import open_lanes
 from relocd.drivers.memory import Step
+from relocd.wire.messages import Accept
 from tests.daemon.rig import DOMAIN, Daemon, arrived, at_home, marks, settled
 from tests.link import Wire, loopback
 
@@ -19,7 +24,29 @@ def test_the_domain_moves(source: Daemon, target: Daemon, live: bool) -> None:
     outcome = source.migrate(target.port, live=live)
     assert outcome["outcome"] == "completed", str(outcome)
     assert outcome["live"] is live
+    assert set(outcome["level_bytes"]) == {"0", "-5", "1", "3"}
+    assert (
+        0 < sum(outcome["level_bytes"].values()) - outcome["saved_compression_bytes"] < outcome["bytes_sent"]
+    )
     arrived(source, target)
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "offline"])
+def test_a_stream_longer_than_the_domain_can_take_is_stopped(
+    source: Daemon, target: Daemon, live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def tight(memory_bytes: int, *, live: bool) -> int:
+        asked.append((memory_bytes, live))
+        return 4096
+
+    monkeypatch.setattr("relocd.daemon.target.stream_bytes_max", tight)
+    outcome = source.migrate(target.port, live=live)
+    assert (outcome["outcome"], outcome["code"]) == ("failed", "stream")
+    assert "longer than 4096 bytes" in outcome["error"]
+    assert asked == [(1 << 20, live)]
+    at_home(source, target)
 
 
 def test_there_and_back_again(source: Daemon, target: Daemon) -> None:
@@ -234,3 +261,30 @@ def test_history_shows_both_sides_newest_first(source: Daemon, target: Daemon) -
     assert rows[0]["outcome"]["downtime_ms"] > 0
     rows = target.client.call("history", relocation="web", limit=1)["relocations"]
     assert [(row["role"], row["mark"]) for row in rows] == [("target", "arrived")]
+
+
+@pytest.mark.parametrize(
+    ("source_says", "target_says", "lanes"),
+    [(3, 2, 2), (2, 5, 2), (None, 3, 3), (3, None, 3), (None, None, 4)],
+)
+def test_the_smaller_number_of_lanes_counts(
+    source: Daemon,
+    target: Daemon,
+    source_says: int | None,
+    target_says: int | None,
+    lanes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+
+    async def watched(reactor: Any, peer: Peer, relocation: UUID, accept: Accept, timeout_s: float) -> Any:
+        opened.append(accept.lanes)
+        return await open_lanes(reactor, peer, relocation, accept, timeout_s)
+
+    monkeypatch.setattr("relocd.daemon.source.open_lanes", watched)
+    monkeypatch.setattr("relocd.daemon.connect.lanes_for", {"127.0.0.1": 4}.__getitem__)
+    source.set_config(lanes=source_says)
+    target.set_config(lanes=target_says)
+    assert source.migrate(target.port)["outcome"] == "completed"
+    assert opened == [lanes]
+    arrived(source, target)

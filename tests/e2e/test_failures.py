@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import Witness
+from tests.link import Wire, between
 from tests.scene import GUEST_UUID, Scene
 from tests.testbed.daemons import PORT, RelocdHost
 from tests.testbed.netns import socket_in
@@ -117,6 +118,23 @@ def test_a_missing_bridge_and_all_reasons_at_once(scene: Scene, witness: Witness
     assert other["state"] == "paused"
     scene.a.relocctl("destroy", "other")
     ip_batch(scene.a.host.netns, ["link delete extra0"])
+    witness.runs_on_a()
+
+
+def test_a_bit_that_changes_on_its_way(scene: Scene, witness: Witness, slow: None) -> None:
+    with between(scene.a.host, scene.b.host) as place:
+        wire = Wire(place)
+        try:
+            moving = scene.begin_move(scene.a, scene.b)
+            moving.wait_phase("memory")
+            wire.flip()
+            code, outcome = moving.finish()
+            assert wire.struck.is_set()
+        finally:
+            wire.close()
+    assert code == 8
+    assert (outcome["outcome"], outcome["code"]) == ("failed", "stream")
+    assert "was damaged on its way: its checksum is wrong" in outcome["error"]
     witness.runs_on_a()
 
 

@@ -110,9 +110,11 @@ def test_the_outcome_object_has_every_field_that_programs_rely_on(scene: Scene, 
     last = json.loads(reply.stdout.splitlines()[-1])
     promised = {
         "outcome", "relocation", "live", "rounds", "duration_s", "downtime_ms", "bytes_sent", "pages", "zero_pages",
-        "error",
+        "saved_zero_bytes", "saved_compression_bytes", "dense_bytes", "level_bytes", "error",
     }  # fmt: skip
     assert promised <= last.keys()
     assert last["error"] is None
+    assert last["saved_zero_bytes"] == 4096 * last["zero_pages"] > 0
+    assert sum(last["level_bytes"].values()) >= 4096 * last["pages"]
     scene.b.relocctl("migrate", "--live", "guest", scene.a.host.address)
     witness.runs_on_a()

@@ -80,8 +80,21 @@ def test_a_stream_survives_batches(stream: bytes) -> None:
 def test_a_batch_ends_at_its_target_and_the_rest_goes_on() -> None:
     stream = bulk(200)
     batches = pack(QemuDecoder().decode(stream)[0])
-    assert [len(b) <= BUFFER_BYTES for b in batches] == [True] * 4
+    assert [len(b) <= BUFFER_BYTES for b in batches] == [True] * 2
     assert b"".join(encoded(decode_batch(batch)) for batch in batches) == stream
+
+
+def test_a_batch_may_be_told_to_be_smaller() -> None:
+    pages = 100
+    builder = BatchBuilder(memoryview(bytearray(BUFFER_BYTES)), 32 << 10)
+    (item,) = [
+        item for item in QemuDecoder().decode(bulk(pages))[0] if isinstance(item, PageRun) and not item.named
+    ]
+    rest = builder.add(item)
+    assert builder.worth_sending
+    assert builder.pages == (32 << 10) // PAGE_SIZE
+    assert isinstance(rest, PageRun)
+    assert len(rest.numbers) == len(item.numbers) - builder.pages
 
 
 def test_a_span_longer_than_a_batch_is_cut() -> None:

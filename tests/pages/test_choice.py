@@ -28,7 +28,7 @@ class Way:
         """Send so much content; return how many bytes went at which level."""
         went: dict[int, int] = {}
         for _ in range(content_bytes // BATCH):
-            level = choice.level(BATCH)
+            level = 0 if choice.skips() else choice.level(BATCH)
             wire = BATCH
             busy = BATCH / self.target
             if level:
