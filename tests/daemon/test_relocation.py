@@ -12,9 +12,8 @@ import pytest
 
 from relocd.cli.client import DaemonError
 from relocd.daemon.connect import Peer
-from relocd.daemon.opening import open_lanes
+from relocd.daemon.opening import Promise, open_lanes
 from relocd.drivers.memory import Step
-from relocd.wire.messages import Accept
 from tests.daemon.rig import DOMAIN, Daemon, arrived, at_home, marks, settled
 from tests.link import Wire, loopback
 
@@ -277,9 +276,9 @@ def test_the_smaller_number_of_lanes_counts(
 ) -> None:
     opened: list[int] = []
 
-    async def watched(reactor: Any, peer: Peer, relocation: UUID, accept: Accept, timeout_s: float) -> Any:
-        opened.append(accept.lanes)
-        return await open_lanes(reactor, peer, relocation, accept, timeout_s)
+    async def watched(reactor: Any, peer: Peer, relocation: UUID, promise: Promise, timeout_s: float) -> Any:
+        opened.append(promise.accept.lanes)
+        return await open_lanes(reactor, peer, relocation, promise, timeout_s)
 
     monkeypatch.setattr("relocd.daemon.source.open_lanes", watched)
     monkeypatch.setattr("relocd.daemon.connect.lanes_for", {"127.0.0.1": 4}.__getitem__)
