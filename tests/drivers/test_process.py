@@ -111,6 +111,16 @@ def test_one_that_does_not_listen_is_ended(tmp_path: Path) -> None:
     shell.stream.close()
 
 
+def test_one_that_ends_lets_others_run_first(tmp_path: Path) -> None:
+    shell = Shell(
+        tmp_path,
+        f"trap 'ps -o ni= -p $$ >&{INHERITED_FD}; exit' TERM; echo ready >&{INHERITED_FD}; while :; do :; done",
+    )
+    assert shell.stream.recv(6) == b"ready\n"
+    run(shell.process.end(grace_s=20))
+    assert shell.stream.recv(10).strip() == b"10"
+
+
 def test_its_exit_status_and_its_words_are_kept(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "echo no such disk >&2; exit 3")
     assert run(shell.process.ended.wait(10))
