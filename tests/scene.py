@@ -15,7 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from tests.testbed.commands import TestbedError
-from tests.testbed.daemons import PROGRAMS, RelocdHost, Reply
+from tests.testbed.daemons import PROGRAMS, RelocdHost
 from tests.testbed.image import GuestImage, build_image, guest_cmdline
 from tests.testbed.memcheck import MemCheck, guest_stat
 from tests.testbed.network import BRIDGE, GUEST_IP, PREFIX_LENGTH, UPLINK, Host, Shape, Testbed
@@ -126,11 +126,14 @@ class Scene:
     def move(self, source: RelocdHost, target: RelocdHost, udp: UdpEchoClient, *, live: bool = True) -> Move:
         """Relocate the guest and measure; raises TestbedError if it does not complete."""
         before = self.stat()
-        began_s = time.monotonic()
+        began_s, began_unix_s = time.monotonic(), time.time()
         reply = source.relocctl("migrate", *(["--live"] if live else []), "guest", target.host.address)
         returned_s = time.monotonic()
         udp.wait_echo_after(returned_s)
-        switchover_s = returned_s - _since_switchover_s(reply) if live else began_s
+        switchover_s = began_s
+        if live:
+            (record,) = source.ask("history", relocation=reply.result["relocation"])["relocations"]
+            switchover_s += max(0.0, _switchover_unix_s(record) - began_unix_s)
         blackout_ms = udp.blackout_ms(switchover_s)
         longest_gap_ms = udp.blackout_ms(began_s)
         after = self.wait_guest(lambda stat: stat.verified > before.verified)
@@ -143,11 +146,10 @@ class Scene:
         return Moving(source.host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
 
-def _since_switchover_s(reply: Reply) -> float:
-    """How long before its return the command said that the domain is paused, with some time to spare."""
-    paused = next(event for event in reply.events if event.get("phase") == "switchover")
-    ended_s = reply.result["duration_s"] + reply.result["release_s"]
-    return float(ended_s - paused["elapsed_s"]) + SPARE_S
+def _switchover_unix_s(record: Mapping[str, Any]) -> float:
+    """When the domain was paused, by the timeline of its relocation."""
+    paused = next(moment for moment in record["timeline"] if moment.get("phase") == "switchover")
+    return float(paused["at_s"]) - SPARE_S
 
 
 class Moving:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from relocd.cli.client import JsonObject
-from relocd.cli.progress import Reading
+from relocd.cli.reading import Reading
 
 BAR_WIDTH = 16
 """Cells. With the longest texts beside it the whole line fits 80 columns for a name of 12 characters."""

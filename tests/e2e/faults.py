@@ -49,7 +49,9 @@ CARRIER_DIED = "the carrier process failed: it ended unasked"
 KILLED = "the domain ended during its relocation: QEMU was killed by signal 9"
 #: The last one if the source had decided before it heard, and asked.
 NEVER_RAN = "its copy of the domain is gone and never ran"
-BROKEN = f"{KILLED}|could not be loaded|the hypervisor's stream is broken|{NEVER_RAN}"
+BROKEN = (
+    f"{KILLED}|could not be loaded|the hypervisor's stream is broken|the guest's memory is gone|{NEVER_RAN}"
+)
 NO_WORD = "closed the connection without a word"
 LOST = "the connection to [0-9.]+ was lost"
 NO_ANSWER = "did not answer"
@@ -59,7 +61,8 @@ SILENT = "was silent for [0-9]+ s"
 @frozen
 class Ending:
     """What a case ends in: where the domain runs, ``relocctl``'s exit code, the mark in either journal ("" if there
-    is no record), and what the message says ("" if there is none)."""
+    is no record), and what the message says ("" if there is none). What is expected of the target's mark and of the
+    message are regular expressions."""
 
     place: str
     exit_code: int
@@ -102,15 +105,15 @@ def _failure(step: str, fault: str) -> tuple[int, str]:
         case "source carrier" | "target carrier":
             return 8, CARRIER_DIED
         case "cut before" | "cut after":
-            return 6, NO_ANSWER if early else SILENT
+            return 6, f"{NO_ANSWER}|{SILENT}" if early else SILENT
         case _:
             greeted = step not in _GREETING or (step, fault) == ("hello, answered", "closed after")
             return 6, LOST if greeted else NO_WORD
 
 
 def _target_mark(step: str, fault: str) -> str:
-    if step == "propose":  # it still arrives, and the end of the connection behind it
-        return "aborted" if fault in ("source carrier", "source QEMU") or fault.endswith("after") else ""
+    if step == "propose":  # it still arrives, and the end of the connection behind it, or while it is judged
+        return "(aborted)?" if fault in ("source carrier", "source QEMU") or fault.endswith("after") else ""
     return "" if step in _GREETING else "aborted"
 
 

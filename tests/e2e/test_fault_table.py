@@ -65,6 +65,7 @@ def test_fault(scene: Scene, results: dict[tuple[str, str], Ending], step: str, 
     wanted = expected(step, fault)
     ending = judge.ending(run_case(stage, step, fault))
     assert re.search(wanted.said, ending.said), ending
-    ending = evolve(ending, said=wanted.said)
+    assert re.fullmatch(wanted.target_mark, ending.target_mark), ending
+    ending = evolve(ending, said=wanted.said, target_mark=wanted.target_mark)
     assert ending == wanted
     results[step, fault] = ending
