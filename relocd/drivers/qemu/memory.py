@@ -1,7 +1,7 @@
 """A guest's memory as others can write it: QEMU's own, by way of /proc/PID/mem.
 
 So it stays what QEMU makes of it wherever a guest runs: private, with transparent huge pages, and with nothing behind
-pages that were never written. docs/adr/0003 says what else was weighed.
+pages that were never written. docs/adr/0004 says what else was weighed.
 """
 
 from __future__ import annotations
