@@ -1,20 +1,22 @@
 """A driver in a process that dies at a chosen effect on its host, with no clearing up at all.
 
-``python -m tests.drivers.dying`` forks for each request on standard input (a Case, pickled, in hexadecimal, one a
-line) and answers with one word: the effect at which the child died, or ``-`` if its story ended before. An effect is
-what a driver does to the host: each call in a worker thread, each command to QEMU, each signal. Nothing in the driver
-knows of this.
+:func:`main` forks for each request on standard input (a Case, pickled, in hexadecimal, one a
+line) and answers with one line: what the child told, a Told in hexadecimal likewise. An effect is what a driver does
+to the host: each call in a worker thread, each command to QEMU, each signal. Nothing in the driver knows of this.
+
+Some effects follow what QEMU tells, so their order is not the same in every run; an effect is therefore known by its
+name and by how many of that name came before.
 """
 
 from __future__ import annotations
 
-import itertools
+import collections
 import os
 import pickle
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -27,27 +29,42 @@ from relocd.drivers.qemu.qmp import Monitor
 from relocd.drivers.worker import Worker
 from relocd.model import DomainConfig
 
-NOTHING = "-"
+
+class Effect(NamedTuple):
+    """What is done to the host, and how many of that name came before."""
+
+    name: str
+    number: int
 
 
 @frozen
 class Case:
-    """A story, and where it ends: before or after the effect of that number, counted from 0."""
+    """A story, and where it ends: before or after an effect; at its own end if there is none."""
 
     story: str
     paths: DriverPaths
     config: DomainConfig
-    effect: int
-    after: bool
+    effect: Effect | None = None
+    after: bool = False
+
+
+@frozen
+class Told:
+    """What came to pass: the effects in the order in which they began, those that came to their end, and whether
+    the child died of the chosen one."""
+
+    begun: tuple[Effect, ...]
+    ended: frozenset[Effect]
+    died: bool
 
 
 class Death:
-    """Counts effects once it is armed, and kills this process at the one that was chosen."""
+    """Tells of effects once it is armed, and kills this process at the one that was chosen."""
 
     def __init__(self, case: Case, told: int) -> None:
         self._case = case
         self._told = told
-        self._numbers = itertools.count()
+        self._numbers: collections.Counter[str] = collections.Counter()
         self._armed = False
 
     def arm(self) -> None:
@@ -65,10 +82,10 @@ class Death:
         original: Callable[..., Awaitable[Any]] = vars(owner)[name]
 
         async def wrapped(*args: Any, **kwargs: Any) -> Any:
-            number = self._next()
-            self._come_to(number, what(*args), after=False)
+            effect = self._next(what(*args))
+            self._come_to(effect, after=False)
             result = await original(*args, **kwargs)
-            self._come_to(number, what(*args), after=True)
+            self._come_to(effect, after=True)
             return result
 
         setattr(owner, name, wrapped)
@@ -77,20 +94,25 @@ class Death:
         original: Callable[..., Any] = vars(owner)[name]
 
         def wrapped(*args: Any) -> Any:
-            number = self._next()
-            self._come_to(number, name, after=False)
+            effect = self._next(name)
+            self._come_to(effect, after=False)
             result = original(*args)
-            self._come_to(number, name, after=True)
+            self._come_to(effect, after=True)
             return result
 
         setattr(owner, name, wrapped)
 
-    def _next(self) -> int:
-        return next(self._numbers) if self._armed else -1
+    def _next(self, name: str) -> Effect | None:
+        if not self._armed:
+            return None
+        self._numbers[name] += 1
+        return Effect(name, self._numbers[name] - 1)
 
-    def _come_to(self, number: int, what: str, *, after: bool) -> None:
-        if (number, after) == (self._case.effect, self._case.after):
-            os.write(self._told, what.encode())
+    def _come_to(self, effect: Effect | None, *, after: bool) -> None:
+        if effect is None:
+            return
+        os.write(self._told, f"{effect.name} {effect.number} {int(after)}\n".encode())
+        if (effect, after) == (self._case.effect, self._case.after):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -159,6 +181,16 @@ def _fail(failure: Any) -> None:
     os._exit(1)
 
 
+def _read(text: str, *, died: bool) -> Told:
+    words = [line.split() for line in text.splitlines()]
+    passed = [(Effect(name, int(number)), bool(int(after))) for name, number, after in words]
+    return Told(
+        tuple(effect for effect, after in passed if not after),
+        frozenset(effect for effect, after in passed if after),
+        died,
+    )
+
+
 def main() -> None:
     for line in sys.stdin:
         case: Case = pickle.loads(bytes.fromhex(line))
@@ -168,11 +200,8 @@ def main() -> None:
             _play(case, writing)
         os.close(writing)
         with os.fdopen(reading) as told:
-            what = told.read()
+            text = told.read()
         _, status = os.waitpid(child, 0)
-        assert what or status == 0, "the story failed"
-        print(what or NOTHING, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        died = os.WIFSIGNALED(status)
+        assert died or status == 0, "the story failed"
+        print(pickle.dumps(_read(text, died=died)).hex(), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import pickle
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from relocd.model import DomainConfig, DomainState
 from tests.contracts.rigs import QemuRig
 from tests.drivers import dying
-from tests.drivers.dying import NOTHING, STORIES, Case
+from tests.drivers.dying import STORIES, Case, Told
 from tests.reactor import call, run
 
 pytestmark = [pytest.mark.qemu, pytest.mark.netns, pytest.mark.timeout(300)]
@@ -38,20 +39,21 @@ class Mortal:
     """The process that tells stories; its network is the rig's."""
 
     def __init__(self) -> None:
-        argv = [sys.executable, "-m", dying.__name__]
+        argv = [sys.executable, "-c", f"from {dying.__name__} import main; main()"]
         self._process = call(
             lambda: subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )
 
-    def dies_at(self, case: Case) -> str:
-        """The effect at which it died, or NOTHING if the story has no effect of that number."""
+    def tells(self, case: Case) -> Told:
+        """What came to pass in a story that ends as the case says."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(pickle.dumps(case).hex() + "\n")
         self._process.stdin.flush()
-        what = self._process.stdout.readline().strip()
-        assert what, f"{case.story} failed at {case.effect}"
-        return what
+        answer = self._process.stdout.readline().strip()
+        assert answer, f"{case.story} failed at {case.effect}"
+        told: Told = pickle.loads(bytes.fromhex(answer))
+        return told
 
     def close(self) -> None:
         self._process.communicate()
@@ -102,17 +104,24 @@ def begin_anew(rig: QemuRig, story: str, config: DomainConfig, *, ending: bool) 
 def test_whenever_it_dies_a_domain_is_known_or_nothing_is_left(
     rig: QemuRig, mortal: Mortal, story: str
 ) -> None:
-    seen: set[str] = set()
-    effect = 0
-    while True:
-        config = rig.config()
+    config = rig.config()
+    told = mortal.tells(Case(story, rig.a.paths, config))
+    assert not told.died
+    assert begin_anew(rig, story, config, ending=is_ending(told)) == []
+    known = set(told.begun)
+    to_do = collections.deque(told.begun)
+    while to_do:
+        effect = to_do.popleft()
         for after in (False, True):
-            what = mortal.dies_at(Case(story, rig.a.paths, config, effect, after))
-            ending = "terminate" in seen or (after and what == "terminate")
-            left = begin_anew(rig, story, config, ending=ending)
-            assert left == [], f"{story}, {'after' if after else 'before'} {what}"
-        if what == NOTHING:
-            break
-        seen.add(what)
-        effect += 1
-    assert seen >= MUST_HAVE[story]
+            config = rig.config()
+            told = mortal.tells(Case(story, rig.a.paths, config, effect, after))
+            left = begin_anew(rig, story, config, ending=is_ending(told))
+            assert left == [], f"{story}, {'after' if after else 'before'} {effect}"
+            to_do.extend(new for new in told.begun if new not in known)
+            known.update(told.begun)
+    assert {effect.name for effect in known} >= MUST_HAVE[story]
+
+
+def is_ending(told: Told) -> bool:
+    """Its QEMU was told to end."""
+    return any(effect.name == "terminate" for effect in told.ended)
