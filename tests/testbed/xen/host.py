@@ -78,7 +78,9 @@ class XenHost:
             self.qmp.close()
         self._directory.cleanup()
 
-    def run(self, command: str, *, check: bool = True, timeout_s: float = COMMAND_S, data: bytes = b"") -> str:
+    def run(
+        self, command: str, *, check: bool = True, timeout_s: float = COMMAND_S, data: bytes = b""
+    ) -> str:
         """Run a shell command in dom0 and return what it printed. Raises TestbedError if it fails."""
         try:
             done = subprocess.run(
@@ -102,7 +104,9 @@ class XenHost:
     def put(self, path: Path, target: str) -> None:
         """Copy a file or directory into the directory ``target`` of dom0."""
         archive = subprocess.run(
-            ["tar", "-C", str(path.parent), "--exclude=__pycache__", "-c", path.name], capture_output=True, check=True
+            ["tar", "-C", str(path.parent), "--exclude=__pycache__", "-c", path.name],
+            capture_output=True,
+            check=True,
         )
         self.run(f"mkdir -p {shlex.quote(target)} && tar -C {shlex.quote(target)} -x", data=archive.stdout)
 

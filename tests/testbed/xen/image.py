@@ -110,7 +110,15 @@ def _build(cache: Path, place: Path) -> None:
 
 def _download_wheels(wheels: Path) -> None:
     """Everything that relocd and its tests need, as wheels: the hosts have no network."""
-    argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-build-isolation"]
+    argv = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-build-isolation",
+    ]
     run(
         [*argv, "--constraint", CHECKOUT / "constraints.txt", "--wheel-dir", wheels, CHECKOUT, *_TEST_WHEELS],
         timeout_s=600,
@@ -145,7 +153,7 @@ def _bootstrap(root: Path, scratch: Path) -> None:
             f"--include={_PACKAGES},zstd",
             '--aptopt=Acquire::Languages "none"',
             *slim,
-            '--dpkgopt=force-confold',
+            "--dpkgopt=force-confold",
             f"--essential-hook={early}",
             "--format=directory",
             "bookworm",
@@ -163,7 +171,10 @@ def _install_wheels(root: Path, wheels: Path) -> None:
     chroot = ["chroot", root]
     run([*chroot, "python3", "-m", "venv", INSTALL_DIR], timeout_s=300)
     names = [f"/root/wheels/{path.name}" for path in sorted(inside.glob("*.whl"))]
-    run([*chroot, f"{INSTALL_DIR}/bin/pip", "install", "--quiet", "--no-index", "--no-deps", *names], timeout_s=600)
+    run(
+        [*chroot, f"{INSTALL_DIR}/bin/pip", "install", "--quiet", "--no-index", "--no-deps", *names],
+        timeout_s=600,
+    )
     shutil.rmtree(inside)
 
 

@@ -23,14 +23,14 @@ class Segment:
     """The network, a namespace with one bridge; the client is the namespace itself. A context manager."""
 
     def __init__(self) -> None:
-        self.client = Host(
-            "xen-client", f"{namespaces.new_prefix()}-xen", f"{SUBNET}.{CLIENT_NUMBER}"
-        )
+        self.client = Host("xen-client", f"{namespaces.new_prefix()}-xen", f"{SUBNET}.{CLIENT_NUMBER}")
 
     def __enter__(self) -> Segment:
         netns = self.client.netns
         run(["ip", "netns", "add", netns])
-        self.client.run(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"])
+        self.client.run(
+            ["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"]
+        )
         bridge = f"link add {_BRIDGE} address {_BRIDGE_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
         address = f"address add {self.client.address}/{PREFIX_LENGTH} dev {_BRIDGE}"
         ip_batch(netns, ["link set lo up", bridge, address, f"link set {_BRIDGE} up"])
