@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 from attrs import frozen
@@ -80,7 +81,10 @@ def _locked(cache: Path) -> Iterator[None]:
 
 def _key() -> str:
     digest = hashlib.sha256()
-    sources = [Path(__file__), CHECKOUT / "constraints.txt", CHECKOUT / "setup.cfg"]
+    settings = ConfigParser()
+    settings.read(CHECKOUT / "setup.cfg")
+    digest.update(settings["options"]["install_requires"].encode())
+    sources = [Path(__file__), CHECKOUT / "constraints.txt"]
     sources += sorted(path for path in OVERLAY.rglob("*") if path.is_file())
     for path in sources:
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
