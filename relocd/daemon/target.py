@@ -171,7 +171,8 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
         limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
-        self._carrier.receive_domain(self._lanes.sockets, self._arrivals, limit, self._lanes.security)
+        lanes, stream_format = self._lanes, self._context.driver.stream_format
+        self._carrier.receive_domain(lanes.sockets, self._arrivals, limit, lanes.security, stream_format)
         self._lanes.close()
         self._spawn(self._listen_when_ready(), "joining lanes and stream")
 
