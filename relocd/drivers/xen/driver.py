@@ -28,6 +28,7 @@ from relocd.drivers.xen.xlconfig import DRIVER, facts_from, fixed
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
 from relocd.model import Action, CpuWords, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load
+from relocd.pages.stream_format import StreamFormat
 
 _LOOK_S = 10.0
 """What Xen does not announce, such as a pause by somebody else, is seen as late as this."""
@@ -38,6 +39,7 @@ class XenDriver:
     """See :class:`relocd.drivers.base.Driver`."""
 
     name = DRIVER
+    stream_format = StreamFormat.XEN
     log = Logger()
 
     def __init__(self, config: Config, paths: DriverPaths) -> None:
