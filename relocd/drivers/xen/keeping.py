@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from relocd.drivers.aio import OneShot, awaited, background
-from relocd.drivers.qemu.process import in_scope, spawn
+from relocd.drivers.qemu.process import Process, in_scope, spawn
 from relocd.drivers.qemu.sockets import check_length, stream_pair
 from relocd.drivers.worker import Worker
 from relocd.drivers.xen.keeper import SOCKET, STORY
@@ -33,6 +33,7 @@ class Keeping:
         self.ended = OneShot()
         self.on_line: Callable[[], None] = lambda: None
         self._writer: asyncio.StreamWriter | None = None
+        self._process: Process | None = None
         self._changed: list[asyncio.Future[None]] = []
 
     @classmethod
@@ -57,7 +58,8 @@ class Keeping:
         keeping = cls(directory)
         try:
             with theirs:
-                await worker.run(spawn, argv, log=log, descriptors=[theirs.fileno()])
+                identity = await worker.run(spawn, argv, log=log, descriptors=[theirs.fileno()])
+            keeping._process = Process(identity)  # which reaps it
             await keeping._connect(_CONNECT_TRIES)
         except BaseException:
             ours.close()
