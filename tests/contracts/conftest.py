@@ -8,7 +8,7 @@ import pytest
 
 from tests.contracts.rigs import RIGS, Rig
 
-_PARAMETERS = ["memory", pytest.param("qemu", marks=[pytest.mark.qemu, pytest.mark.netns])]
+_PARAMETERS = ["memory", "xl", pytest.param("qemu", marks=[pytest.mark.qemu, pytest.mark.netns])]
 
 
 @pytest.fixture(params=_PARAMETERS)

@@ -48,7 +48,8 @@ class Census:
         """Look now. Raises DriverError if xl cannot."""
         await self._lock.acquire()
         try:
-            await self._take()
+            if not self._stopped:
+                await self._take()
         finally:
             self._lock.release()
 

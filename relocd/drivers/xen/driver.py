@@ -14,6 +14,7 @@ from relocd.drivers.aio import background
 from relocd.drivers.base import DomainChanged, DriverPaths
 from relocd.drivers.qemu import lifecycle
 from relocd.drivers.qemu.store import Role
+from relocd.drivers.xen import xenstore
 from relocd.drivers.xen.census import Census
 from relocd.drivers.xen.console import Console
 from relocd.drivers.xen.domain import Domain
@@ -42,8 +43,9 @@ class XenDriver:
     stream_format = StreamFormat.XEN
     log = Logger()
 
-    def __init__(self, config: Config, paths: DriverPaths) -> None:
+    def __init__(self, config: Config, paths: DriverPaths, *, xenstore: Path = xenstore.SOCKET) -> None:
         self._config = config
+        self._xenstore_path = xenstore
         self._plant = Plant(paths)
         self._domains: dict[UUID, Domain] = {}
         self._building: set[UUID] = set()
@@ -58,7 +60,7 @@ class XenDriver:
     async def start(self) -> None:
         self._plant.open()
         self._info = parse_info(await self._plant.xl.run("info"))
-        self._xenstore = await Xenstore.connect(self._census.soon)
+        self._xenstore = await Xenstore.connect(self._census.soon, self._xenstore_path)
         for record in await self._plant.worker.run(self._plant.records):
             await self._take_up(record)
         await self._plant.sweep({str(uuid) for uuid in self._domains})
