@@ -54,10 +54,10 @@ class Census:
             self._lock.release()
 
     async def find(self, domain: Domain) -> None:
-        """Look for one domain, by its number or else by its UUID and the names that it may have now."""
+        """Look for one domain, by its number or, if that is not known yet, by its UUID and names that it may have."""
         found = {seen.domid: seen for seen in await self._list() if seen.uuid == domain.uuid}
         seen = found.get(domain.record.domid)
-        if seen is None:
+        if not domain.record.domid:
             named = (each for name in domain.names for each in found.values() if each.name == name)
             seen = next(named, None)
         domain.seen = seen

@@ -159,21 +159,26 @@ class Keeper:
     def live(self) -> None:
         """``xl migrate``: through to the end that is commanded."""
         reading, writing, transport = self._be_the_transport()
+
+        def hang_up() -> None:
+            """xl finds both pipes closed."""
+            for descriptor in (reading, writing):
+                os.close(descriptor)
+            transport.close()
+
         try:
             os.write(writing, BANNER)
             self._relay(reading)
             os.write(writing, READY)
             self._expect_go(reading)
         except (Broken, BadStream, OSError) as error:
-            for descriptor in (reading, writing):
-                os.close(descriptor)
-            transport.close()  # xl finds its pipes closed, and resumes the domain
+            hang_up()  # for which xl resumes the domain
             self.stream.close()
             self.wait_xl()
             self.story.tell(f"home {self._reason(error)}")
             return
         self.story.tell("held")
-        self._decide(writing)
+        self._decide(writing, hang_up)
 
     def _be_the_transport(self) -> tuple[int, int, socket.socket]:
         """Start xl and take over the pipes of what it believes to be ssh. Ends this process if there is none."""
@@ -216,7 +221,7 @@ class Keeper:
         if got != GO:
             raise Broken("xl says something else than that the target may begin")
 
-    def _decide(self, writing: int) -> None:
+    def _decide(self, writing: int, hang_up: Callable[[], None]) -> None:
         """Tell xl what the daemon says has become of the other copy."""
         while not self.story.commands:
             if self.xl_end in self.story.wait(self.xl_end):
@@ -225,6 +230,7 @@ class Keeper:
         cancelled = "cancel" in self.story.commands
         with contextlib.suppress(OSError):  # xl has ended, as its exit code tells
             os.write(writing, REPORT + (FAILURE + GO if cancelled else SUCCESS))
+        hang_up()
         code = self.wait_xl()
         if cancelled:
             self.story.tell("home as was commanded")
