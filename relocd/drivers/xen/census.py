@@ -54,12 +54,11 @@ class Census:
             self._lock.release()
 
     async def find(self, domain: Domain) -> None:
-        """Look for one domain, by its number or, if that is not known yet, by its UUID and names that it may have."""
+        """Look for one domain, by its number or, if that is not known yet, by its UUID and first name."""
         found = {seen.domid: seen for seen in await self._list() if seen.uuid == domain.uuid}
         seen = found.get(domain.record.domid)
         if not domain.record.domid:
-            named = (each for name in domain.names for each in found.values() if each.name == name)
-            seen = next(named, None)
+            seen = next((each for each in found.values() if each.name == domain.first_name), None)
         domain.seen = seen
         domain.touched += 1
         if seen is not None and seen.domid != domain.record.domid:

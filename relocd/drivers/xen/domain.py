@@ -16,8 +16,9 @@ from relocd.drivers.xen.console import Console
 from relocd.drivers.xen.keeping import Keeping
 from relocd.drivers.xen.listing import Seen
 from relocd.drivers.xen.store import Record
-from relocd.drivers.xen.xlconfig import INCOMING_SUFFIX, LEAVING_SUFFIX
+from relocd.drivers.xen.xlconfig import INCOMING_SUFFIX
 from relocd.model import DomainConfig, DomainState, DomainStatus
+from relocd.preflight.rules import needed_mib
 
 Save = Callable[[Record], Awaitable[None]]
 
@@ -60,10 +61,9 @@ class Domain:
         return str(self.record.domid)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What it may be called in Xen, by its role and how far a daemon came that died."""
-        own, leaving, incoming = (self.config.name + end for end in ("", LEAVING_SUFFIX, INCOMING_SUFFIX))
-        return (incoming, own) if self.role is Role.INCOMING else (own, leaving, incoming)
+    def first_name(self) -> str:
+        """What it is called in Xen when it has just been built."""
+        return self.config.name + (INCOMING_SUFFIX if self.role is Role.INCOMING else "")
 
     @property
     def stands_still(self) -> bool:
@@ -83,13 +83,13 @@ class Domain:
         return DomainState.PAUSED if self.stands_still else DomainState.RUNNING
 
     def status(self) -> DomainStatus:
-        """A snapshot for lists. All memory of a domain of Xen is taken from the start."""
+        """A snapshot for lists. What a domain of Xen takes, its overhead too, is taken from the start."""
         return DomainStatus(
             config=self.config,
             id=self.record.id,
             state=self.state,
             cpu_time_s=self.seen.cpu_time_s if self.seen else 0.0,
-            resident_mib=self.seen.memory_mib if self.seen else 0,
+            resident_mib=needed_mib(self.config) if self.seen else 0,
         )
 
     async def assign(self, role: Role, *, was_paused: bool = False, domid: int | None = None) -> None:

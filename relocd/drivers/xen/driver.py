@@ -106,6 +106,9 @@ class XenDriver:
     def facts(self) -> HypervisorFacts:
         return facts_from(self._info)
 
+    async def memory_free_mib(self) -> int | None:
+        return int(parse_info(await self._plant.xl.run("info")).get("free_memory", "0"))
+
     def list(self) -> Sequence[DomainStatus]:
         return sorted((domain.status() for domain in self._domains.values()), key=lambda status: status.id)
 

@@ -57,8 +57,8 @@ class XenOutgoing:
         domain = self._domain()
         if domain.role is not Role.OWN or domain.state not in (DomainState.RUNNING, DomainState.PAUSED):
             raise BadState(f"Domain '{domain.config.name}' is {domain.state} and cannot be relocated.")
+        self.require(live=live)
         was_paused = self.was_paused
-        self._check_live(domain, live and not was_paused)
         with domain.asked():
             await domain.assign(Role.OUTGOING, was_paused=was_paused)
             try:
@@ -67,8 +67,9 @@ class XenOutgoing:
                 await self.cancel()
                 raise
 
-    def _check_live(self, domain: Domain, live: bool) -> None:
-        if live and domain.config.machine == PV and not self._logs_dirty_pv:
+    def require(self, *, live: bool) -> None:
+        domain = self._domain()
+        if live and not self.was_paused and domain.config.machine == PV and not self._logs_dirty_pv:
             raise DriverError(
                 f"domain '{domain.config.name}' is a PV domain, and this Xen cannot follow what such a guest writes: "
                 "it is built without shadow paging",
