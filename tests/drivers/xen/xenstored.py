@@ -23,7 +23,7 @@ class StandinXen:
     """One Xen for as long as this is open."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="relocd-xl-")
+        self._directory = tempfile.TemporaryDirectory(prefix="relocd-xl-", ignore_cleanup_errors=True)
         self.path = Path(self._directory.name)
         self.socket = self.path / "xenstored"
         program = self.path / "bin" / "xl"
