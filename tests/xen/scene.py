@@ -5,20 +5,28 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from tests.testbed.commands import TestbedError
-from tests.testbed.image import build_image, guest_cmdline
+from tests.testbed.image import GuestImage, build_image, guest_cmdline
 from tests.testbed.memcheck import MemCheck, guest_stat
 from tests.testbed.network import BRIDGE, PREFIX_LENGTH, SUBNET
 from tests.testbed.sessions import TcpEchoSession
 from tests.testbed.udp import UdpEchoClient
+from tests.testbed.xen.host import XenHost
 from tests.testbed.xen.install import Installed
 from tests.testbed.xen.segment import XenPair
 
 MEMORY_MIB = 128
 BOOT_S = 180.0
 KERNEL, RAMDISK = "/root/vmlinuz", "/root/initramfs.zst"
+
+
+def _prepare(host: XenHost, image: GuestImage) -> Installed:
+    host.run(f"cat > {KERNEL}", data=image.kernel.read_bytes())
+    host.run(f"cat > {RAMDISK}", data=image.ramdisk.read_bytes())
+    return Installed(host).install()
 
 
 class XenScene:
@@ -32,10 +40,8 @@ class XenScene:
         image = build_image()
         with contextlib.ExitStack() as undo:
             undo.enter_context(self.pair)
-            for host in self.pair.hosts.values():
-                host.run(f"cat > {KERNEL}", data=image.kernel.read_bytes())
-                host.run(f"cat > {RAMDISK}", data=image.ramdisk.read_bytes())
-            self.a, self.b = (Installed(host).install() for host in (self.pair.a, self.pair.b))
+            with ThreadPoolExecutor() as pool:
+                self.a, self.b = pool.map(lambda host: _prepare(host, image), self.pair.hosts.values())
             self._undo = undo.pop_all()
         return self
 

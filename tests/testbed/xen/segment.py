@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 from .. import namespaces
 from ..commands import run
 from ..network import CLIENT_NUMBER, PREFIX_LENGTH, SUBNET, Host, ip_batch
+from . import host
 from .host import XenHost, new_disk
 from .image import XenImage, build_xen_image
 
@@ -82,12 +85,14 @@ class XenPair:
         image = build_xen_image()
         with contextlib.ExitStack() as undo:
             undo.enter_context(self.segment)
-            frozen = {number: _frozen(image, self.segment, number) for number in self._numbers}
+            with ThreadPoolExecutor() as pool:
+                made = pool.map(lambda number: _frozen(image, self.segment, number), self._numbers)
+                frozen = dict(zip(self._numbers, made, strict=True))
             scratch = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="relocd-xen-")))
             for number, (disk, state) in frozen.items():
                 mine = new_disk(scratch / f"{number}.qcow2", disk, "qcow2")
-                host = XenHost(image, self.segment.client, number, mine, state)
-                self.hosts[number] = undo.enter_context(host)
+                machine = XenHost(image, self.segment.client, number, mine, state)
+                self.hosts[number] = undo.enter_context(machine)
             self._undo = undo.pop_all()
         return self
 
@@ -99,8 +104,11 @@ class XenPair:
 
 def _frozen(image: XenImage, segment: Segment, number: int) -> tuple[Path, Path]:
     """Disk and state of a host that has booted; it is booted now if that was never done."""
-    disk, state = image.directory / f"host-{number}.qcow2", image.directory / f"host-{number}.state"
-    with (image.directory / "lock").open("w") as lock:
+    # A frozen machine goes on only in one that is the same.
+    machine = hashlib.sha256(Path(host.__file__).read_bytes()).hexdigest()[:8]
+    place = image.directory / f"host-{number}-{machine}"
+    disk, state = place.with_suffix(".qcow2"), place.with_suffix(".state")
+    with place.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not state.exists():
             _boot_once(image, segment, number, disk, state)
@@ -110,7 +118,7 @@ def _frozen(image: XenImage, segment: Segment, number: int) -> tuple[Path, Path]
 def _boot_once(image: XenImage, segment: Segment, number: int, disk: Path, state: Path) -> None:
     disk.unlink(missing_ok=True)
     unfinished = state.with_suffix(".new")
-    with XenHost(image, segment.client, number, new_disk(disk, image.disk, "raw")) as host:
-        host.run("systemctl is-system-running --wait || true; xl info; xl list", timeout_s=400)
-        host.freeze(unfinished)
+    with XenHost(image, segment.client, number, new_disk(disk, image.disk, "raw")) as machine:
+        machine.run("systemctl is-system-running --wait || true; xl info; xl list", timeout_s=400)
+        machine.freeze(unfinished)
     unfinished.rename(state)
