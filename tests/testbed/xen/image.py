@@ -172,7 +172,7 @@ def _install_wheels(root: Path, wheels: Path) -> None:
     """A virtual environment as an administrator makes one, without a network."""
     inside = root / "root" / "wheels"
     shutil.copytree(wheels, inside)
-    chroot = ["chroot", root]
+    chroot: list[str | Path] = ["chroot", root]
     run([*chroot, "python3", "-m", "venv", INSTALL_DIR], timeout_s=300)
     names = [f"/root/wheels/{path.name}" for path in sorted(inside.glob("*.whl"))]
     run(
