@@ -10,14 +10,15 @@ What happens is told in words, one a line, to whoever is connected to ``DIRECTOR
 comes first), and written to ``DIRECTORY/story``, for a daemon that comes after the end of this process:
 
     progress ROUND BYTES    of the stream, now and then; not in the story
-    suspended               the guest stands still
+    suspended               the guest stands still; what is left of the stream waits for the command switch-over
     held                    the stream is complete, and xl will not let the domain run by itself any more
     loaded                  the domain is here, complete and paused
     home TEXT               xl has ended, the domain is as it was; TEXT says why
     released                xl has destroyed the domain, as it was told
     failed TEXT             xl has ended otherwise
 
-Commands are ``cancel`` (at any moment) and ``release`` (once held). See docs/xen.md for xl's own messages.
+Commands are ``switch-over`` (once suspended), ``cancel`` (at any moment) and ``release`` (once held). docs/xen.md has xl's
+own messages beside them.
 """
 
 from __future__ import annotations
@@ -74,10 +75,6 @@ class Story:
         self._listener.listen(4)
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def fileno(self) -> int:
-        """Readable once a command has come, and from then on."""
-        return self._wake_read
-
     def tell(self, line: str, *, keep: bool = True) -> None:
         """Say one line; it is on its way when this returns."""
         line = " ".join(line.split()) + "\n"
@@ -92,13 +89,20 @@ class Story:
                 except OSError:
                     self._clients.remove(client)
 
-    def wait(self, *others: int, timeout_s: float | None = None) -> set[int]:
-        """Wait for a command or for one of these descriptors; those that are readable."""
+    def wait(self, *others: int, timeout_s: float | None = None, gone: int = -1) -> set[int]:
+        """Wait for a command, for one of these descriptors to be readable, or for the other end of ``gone`` to go.
+
+        Those it happened to; a command only counts once.
+        """
         poll = select.poll()
         for descriptor in (self._wake_read, *others):
             poll.register(descriptor, select.POLLIN)
-        found = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        return {descriptor for descriptor, _ in found}
+        if gone >= 0:
+            poll.register(gone, 0)
+        found = {descriptor for descriptor, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)}
+        if self._wake_read in found:
+            os.read(self._wake_read, _CHUNK_BYTES)
+        return found
 
     def _accept(self) -> None:
         while True:
@@ -129,7 +133,6 @@ class Keeper:
         self.story.on_cancel = self._unblock
         self.xl: subprocess.Popen[bytes] | None = None
         self.xl_end = -1
-        self._wake = self.story.fileno()
         self._round = self._bytes = 0
         self._told_s = 0.0
         self._unpaused = False
@@ -223,7 +226,7 @@ class Keeper:
 
     def _decide(self, writing: int, hang_up: Callable[[], None]) -> None:
         """Tell xl what the daemon says has become of the other copy."""
-        while not self.story.commands:
+        while not self.story.commands & {"cancel", "release"}:
             if self.xl_end in self.story.wait(self.xl_end):
                 self.story.tell("failed xl ended before the outcome was known; the domain stays suspended")
                 return
@@ -285,6 +288,8 @@ class Keeper:
             self._round += 1
         elif moment is Moment.SUSPENDED:
             self.story.tell("suspended")
+            while "switch-over" not in self.story.commands:
+                self._heed(self.story.wait(gone=self.stream.fileno()))
         if time.monotonic() - self._told_s > _PROGRESS_S or moment is Moment.ENDED:
             self._told_s = time.monotonic()
             self.story.tell(f"progress {self._round} {self._bytes}", keep=False)
@@ -315,15 +320,16 @@ class Keeper:
 
     def _await(self, reading: int) -> None:
         """Return when there is something to read; raise Broken if there is a command, or no carrier any more."""
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(reading, select.POLLIN)
-        poll.register(self.stream, 0)
-        for descriptor, _ in poll.poll():
-            if descriptor == self._wake:
-                raise Broken("the relocation was cancelled")
-            if descriptor == self.stream.fileno():
-                raise Broken("nobody takes the stream any more")
+        ready: set[int] = set()
+        while reading not in ready:
+            ready = self.story.wait(reading, gone=self.stream.fileno())
+            self._heed(ready)
+
+    def _heed(self, ready: set[int]) -> None:
+        if "cancel" in self.story.commands:
+            raise Broken("the relocation was cancelled")
+        if self.stream.fileno() in ready:
+            raise Broken("nobody takes the stream any more")
 
     # -- the target's side
 
@@ -342,9 +348,9 @@ class Keeper:
     def _feed(self, writing: int) -> None:
         while True:
             ready = self.story.wait(self.stream.fileno(), self.xl_end)
-            if self._wake in ready or self.xl_end in ready:
+            if "cancel" in self.story.commands or self.xl_end in ready:
                 return
-            if not os.splice(self.stream.fileno(), writing, _CHUNK_BYTES):
+            if self.stream.fileno() in ready and not os.splice(self.stream.fileno(), writing, _CHUNK_BYTES):
                 return
 
 

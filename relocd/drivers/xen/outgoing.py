@@ -111,8 +111,9 @@ class XenOutgoing:
         await self._until("suspended")
 
     async def switch_over(self) -> None:
-        """Nothing: xl sends what is left without being asked, which takes it as long as it takes to suspend."""
-        self._domain()
+        domain = self._domain()
+        if domain.keeping is not None:
+            domain.keeping.command("switch-over")
 
     async def finished(self) -> None:
         await self._until("held")
