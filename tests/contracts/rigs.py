@@ -265,7 +265,9 @@ class XenRig:
         return BootFile(str(path))
 
     def kill(self, host: Host, uuid: UUID) -> None:
+        """xl's stream of it may be complete by then: the driver has to hear of its end before anything goes on."""
         subprocess.run(["xl", "destroy", str(self._domids(host)[uuid])], check=True)
+        host.wait_gone(uuid)
 
     def leftovers(self, host: Host) -> list[str]:
         files = [str(path) for path in (host.paths.run / "domains").iterdir()]

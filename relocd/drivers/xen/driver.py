@@ -286,6 +286,8 @@ class XenDriver:
         if domain.doomed or domain.removed:
             return
         domain.doomed = True
+        if domain.keeping is not None:
+            domain.keeping.command("cancel")  # what is left of its stream is worth nothing
         try:
             await self._remove(domain, logs_too=False)
         finally:

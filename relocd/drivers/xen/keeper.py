@@ -17,8 +17,8 @@ comes first), and written to ``DIRECTORY/story``, for a daemon that comes after 
     released                xl has destroyed the domain, as it was told
     failed TEXT             xl has ended otherwise
 
-Commands are ``switch-over`` (once suspended), ``cancel`` (at any moment) and ``release`` (once held). docs/xen.md has xl's
-own messages beside them.
+Commands are ``switch-over`` (once suspended), ``cancel`` (at any moment) and ``release`` (once held). docs/xen.md has
+xl's own messages beside them.
 """
 
 from __future__ import annotations
