@@ -33,6 +33,7 @@ faults: packages dev ## kill every part and cut the link at every step of the di
 
 test-xen: packages dev ## domains of real Xen hosts, emulated (root, up to 30 minutes; the first time 5 more for an image)
 	@tests/testbed/install-packages xen
+	@$(BIN)/python -m pytest -m standin tests/contracts
 	@$(BIN)/python -m pytest -m xen tests/xen
 
 SOAK_RUNS ?= 100000

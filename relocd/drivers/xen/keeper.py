@@ -250,11 +250,14 @@ class Keeper:
         try:
             self._relay(reading)
         except (Broken, BadStream, OSError) as error:
-            if self.was_paused and self._unpaused:
+            pausing = self.was_paused and self._unpaused
+            if pausing:  # before xl resumes it
                 subprocess.run(["xl", "pause", self.subject], check=False)
             os.close(reading)
             self.stream.close()
             code = self.wait_xl()
+            if pausing and code == 0:  # xl has paused it, too, and Xen counts
+                subprocess.run(["xl", "unpause", self.subject], check=False)
             # What xl had written to the end it regards as saved, and has left paused.
             self.story.tell("held" if code == 0 else f"home {self._reason(error)}")
             return
