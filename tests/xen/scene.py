@@ -18,7 +18,7 @@ from tests.testbed.xen.host import XenHost
 from tests.testbed.xen.install import Installed
 from tests.testbed.xen.segment import XenPair
 
-MEMORY_MIB = 128
+MEMORY_MIB = 96
 BOOT_S = 180.0
 KERNEL, RAMDISK = "/root/vmlinuz", "/root/initramfs.zst"
 

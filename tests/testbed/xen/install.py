@@ -60,7 +60,9 @@ class Installed:
             "xen-relocation-port": str(PORT),
             "xen-relocation-hosts-allow": f"'{SUBNET.replace('.', '[.]')}[.][0-9]+ localhost'",
             "dom0-min-mem": "0",
-            "xen-relocation-switchover-timeout": "120",  # emulation takes its time
+            # Emulated processors take their time, above all to compress.
+            "xen-relocation-switchover-timeout": "120",
+            "xen-relocation-compression": "none",
         }
         text = "".join(f"({key} {value})\n" for key, value in {**own, **settings}.items())
         self.host.run(f"mkdir -p /etc/relocd && cat > {CONFIG}", data=text.encode())
