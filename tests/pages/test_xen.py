@@ -46,7 +46,6 @@ def through(pieces: list[bytes]) -> tuple[bytes, list[Item], XenDecoder]:
     return out + bytes(encoder.encode(left)), items + left, decoder
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_the_law_holds_for_anything_in_any_pieces(data: st.DataObject) -> None:
     stream = data.draw(anything)
@@ -55,7 +54,7 @@ def test_the_law_holds_for_anything_in_any_pieces(data: st.DataObject) -> None:
     assert sum(map(XenEncoder().encoded_bytes, items)) == len(stream)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(anything)
 def test_the_law_holds_byte_by_byte(stream: bytes) -> None:
     stream = stream[:6000]
@@ -67,7 +66,6 @@ def test_the_law_holds_for_streams_cut_off(stream: bytes, size: int) -> None:
     assert through([stream[:size]])[0] == stream[:size]
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_every_page_is_found_in_any_pieces(data: st.DataObject) -> None:
     builder = data.draw(builders())
