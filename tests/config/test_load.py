@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.config import AcceleratorChoice, Compression, Config, LogLevel
@@ -329,7 +329,6 @@ forms = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(forms, max_size=4).map("\n".join) | st.text())
 def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):
