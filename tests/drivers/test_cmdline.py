@@ -94,13 +94,13 @@ e1000,id=nic1,netdev=net1,mac=00:16:3e:00:00:02,bus=pcie.0,addr=0x5,romfile=
 -blockdev
 driver=file,node-name=file0,filename=/srv/web.img,read-only=off,cache.direct=on
 -blockdev
-driver=raw,node-name=disk0,file=file0,read-only=off
+{"driver": "raw", "node-name": "disk0", "file": "file0", "read-only": false}
 -device
 virtio-blk-pci,id=vd0,drive=disk0,bus=pcie.0,addr=0xc
 -blockdev
 driver=host_device,node-name=file1,filename=/dev/vg/data,read-only=on,cache.direct=off
 -blockdev
-driver=qcow2,node-name=disk1,file=file1,read-only=on
+{"driver": "qcow2", "node-name": "disk1", "file": "file1", "read-only": true, "backing": null}
 -device
 virtio-blk-pci,id=vd1,drive=disk1,bus=pcie.0,addr=0xd
 -sandbox

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.host.facts import disk_fact, disk_facts, file_system
+from relocd.model import Disk
 from relocd.preflight.facts import DiskKind
 
 MOUNTS = r"""
@@ -94,7 +95,9 @@ def test_locks_are_asked_for_by_the_real_path_and_only_where_peers_may_look(tmp_
     (allowed / "out.img").symlink_to(secret / "disk.img")
     asked: list[str] = []
     paths = [str(allowed / "link.img"), str(allowed / "out.img"), str(secret / "disk.img")]
-    facts = disk_facts(paths, (str(allowed),), lambda path: asked.append(path) is None)
+    facts = disk_facts(
+        [Disk(path, "xvda") for path in paths], (str(allowed),), lambda path: asked.append(path) is None
+    )
     assert asked == [str(allowed / "disk.img")]
     assert {path: fact.exists for path, fact in facts.items()} == {paths[0]: True, paths[1]: False}
     assert facts[paths[0]].locked is True

@@ -227,7 +227,7 @@ class QemuDriver:
             )
         return domain
 
-    async def _build(self, config: DomainConfig, role: Role) -> Domain:
+    async def _build(self, config: DomainConfig, role: Role, disk_roots: tuple[str, ...] = ("/",)) -> Domain:
         if self._known.fix(config, self._config) != config:
             raise DriverError(
                 "machine, CPU model and accelerator of a domain must be fixed before it comes here"
@@ -238,7 +238,9 @@ class QemuDriver:
         try:
             record = await self._plant.new_record(config, role)
             known = self._known
-            domain = await self._plant.build(record, binary=known.binary, sandbox=known.sandbox)
+            domain = await self._plant.build(
+                record, binary=known.binary, sandbox=known.sandbox, disk_roots=disk_roots
+            )
         finally:
             self._building.discard(config.uuid)
         self._register(domain)
