@@ -68,7 +68,8 @@ class DiskAccess:
 class Launch:
     """What a start of QEMU needs besides the domain's configuration. Paths are absolute.
 
-    ``monitor_fd`` is a listening unix socket that QEMU inherits. ``taps`` and ``disks`` follow the order of the
+    ``monitor_fd`` is a listening unix socket that QEMU inherits. ``run_as`` are the words that make QEMU another user
+    once it has opened everything, none to leave it what it is. ``taps`` and ``disks`` follow the order of the
     configuration's interfaces and disks.
     """
 
@@ -80,6 +81,7 @@ class Launch:
     taps: tuple[str, ...] = ()
     disks: tuple[DiskAccess, ...] = ()
     sandbox: bool = True
+    run_as: tuple[str, ...] = ()
     incoming: bool = False
 
 
@@ -109,7 +111,8 @@ def argv(config: DomainConfig, launch: Launch) -> list[str]:
         *("-device", "pvpanic"),
         *_nics(config.vifs, launch.taps, bus),
         *_disks(config.disks, launch.disks, bus),
-        *_sandbox(launch.sandbox),
+        *_sandbox(launch.sandbox, changes_user=bool(launch.run_as)),
+        *launch.run_as,
         "-S",
         *(("-incoming", "defer") if launch.incoming else ()),
     ]
@@ -239,8 +242,10 @@ def _one_of(names: Iterable[str]) -> str:
     return "use one of " + ", ".join(sorted(names))
 
 
-def _sandbox(available: bool) -> list[str]:
+def _sandbox(available: bool, *, changes_user: bool) -> list[str]:
     if not available:
         return []
-    denied = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
+    # QEMU has to become its user itself. From then on it can become nobody else: that user has no right to.
+    elevating = "children" if changes_user else "deny"
+    denied = {"obsolete": "deny", "elevateprivileges": elevating, "spawn": "deny", "resourcecontrol": "deny"}
     return ["-sandbox", option("on", **denied)]

@@ -13,12 +13,14 @@ from relocd.drivers.aio import awaited
 from relocd.drivers.qemu.cmdline import Backing, DiskAccess
 from relocd.drivers.qemu.locks import blocker
 from relocd.drivers.qemu.qmp import Monitor
+from relocd.drivers.qemu.sockets import listening
 from relocd.drivers.worker import Worker
 from relocd.errors import DriverError
 from relocd.host.images import layers, outside
 from relocd.model import Disk
 from relocd.preflight.rules import within
 
+_EXPORT = "relocd-activate"
 _UNLOCK_TRIES = 20
 _UNLOCK_PAUSE_S = 0.1
 """A look at an image locks it for a moment; whoever still has it after two seconds means to keep it."""
@@ -81,14 +83,16 @@ async def activate(monitor: Monitor, disks: tuple[Disk, ...], run_dir: Path) -> 
     if not writable:
         return
     path = run_dir / "nbd.sock"
-    path.unlink(missing_ok=True)
-    await monitor.execute("nbd-server-start", {"addr": {"type": "unix", "data": {"path": str(path)}}})
+    with listening(path) as listener:  # made here: QEMU may be a user that can make nothing in this directory
+        path.unlink()
+        await monitor.send_descriptor(listener.fileno(), _EXPORT)
+    await monitor.execute("nbd-server-start", {"addr": {"type": "fd", "data": {"str": _EXPORT}}})
     try:
         for index in writable:
             export = {"type": "nbd", "id": f"activate{index}", "node-name": f"disk{index}", "writable": False}
             await monitor.execute("block-export-add", export)
     finally:
-        await monitor.execute("nbd-server-stop")  # removes the exports and the socket too
+        await monitor.execute("nbd-server-stop")  # removes the exports, too
 
 
 class Claims:
