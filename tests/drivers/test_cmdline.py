@@ -121,6 +121,14 @@ def test_an_arrival_is_built_the_same_but_waits_for_its_stream() -> None:
     assert argv(CONFIG, evolve(LAUNCH, incoming=True)) == [*GOLDEN, "-incoming", "defer"]
 
 
+def test_a_qemu_that_becomes_another_user_may_do_so() -> None:
+    words = argv(CONFIG, evolve(LAUNCH, run_as=("-runas", "relocd-qemu")))
+    assert after(words, "-runas") == "relocd-qemu"
+    assert (
+        after(words, "-sandbox") == "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny"
+    )
+
+
 def test_the_least_domain() -> None:
     config = DomainConfig(
         "tiny", CONFIG.uuid, 1, machine="pc-i440fx-7.2", cpu="qemu64", accelerator=Accelerator.KVM_SVM

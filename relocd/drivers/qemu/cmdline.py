@@ -245,7 +245,7 @@ def _one_of(names: Iterable[str]) -> str:
 def _sandbox(available: bool, *, changes_user: bool) -> list[str]:
     if not available:
         return []
-    # QEMU has to become its user itself. From then on it can become nobody else: that user has no right to.
-    elevating = "children" if changes_user else "deny"
+    # QEMU has to become its user itself. That one has no right to become another, and no program to start for it.
+    elevating = "allow" if changes_user else "deny"
     denied = {"obsolete": "deny", "elevateprivileges": elevating, "spawn": "deny", "resourcecontrol": "deny"}
     return ["-sandbox", option("on", **denied)]
