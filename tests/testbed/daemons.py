@@ -58,11 +58,13 @@ class RelocdHost:
     """A daemon on ``host``, with all its files below ``directory``; a context manager.
 
     ``settings`` go into its configuration file, over the testbed's own: peers of the testbed's subnet are let in.
+    ``wrapper`` is a command that starts the daemon instead of the testbed, given as the arguments that follow.
     """
 
     host: Host
     directory: Path
     settings: Mapping[str, str | int] = field(factory=dict)
+    wrapper: Sequence[str | Path] = ()
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     @property
@@ -118,7 +120,13 @@ class RelocdHost:
 
     def start(self) -> None:
         """Start the daemon and return once it says that it is ready. Raises TestbedError with its last words."""
-        argv: list[str | Path] = [*_privileges(), PROGRAMS / "relocd", "--config", self.config_file]
+        argv: list[str | Path] = [
+            *self.wrapper,
+            *_privileges(),
+            PROGRAMS / "relocd",
+            "--config",
+            self.config_file,
+        ]
         argv += ["--state-dir", self.state_dir, "--run-dir", self.run_dir]
         notify = self.directory / "notify"  # not an abstract address: those end where the namespace ends
         notify.unlink(missing_ok=True)
