@@ -35,11 +35,11 @@ SOAK_RUNS ?= 100000
 soak: dev ## the model of two hosts, for long: SOAK_RUNS runs that hypothesis makes up (about 15 minutes)
 	@RELOCD_SOAK_RUNS=$(SOAK_RUNS) $(BIN)/python -m pytest -q -p no:cacheprovider --timeout 0 tests/handover/test_world.py
 
-check: dev ## ruff, mypy --strict, the wall
+check: dev ## ruff, mypy --strict, the wall, the systemd unit
 	@$(BIN)/ruff check relocd tests
 	@$(BIN)/ruff format --check relocd tests
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_wall.py
+	@$(BIN)/python -m pytest -q tests/test_wall.py tests/test_systemd.py
 
 BENCH ?=
 bench: packages dev ## relocd beside QEMU's own migration, in turn (root, about 25 minutes; BENCH="--help" tells how to do less)

@@ -179,7 +179,7 @@ class TargetRelocation(Runner[TargetEffect]):
         """Build the domain, paused, unless the relocation ended while this was being got ready."""
         if self.handover.state is not TargetState.RESERVED:
             return
-        self._stream = await self._incoming.prepare()
+        self._stream = await self._incoming.prepare(self._context.config.disk_paths)
         await self._listen_when_ready()
 
     async def _listen_when_ready(self) -> None:

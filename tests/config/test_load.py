@@ -87,6 +87,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(qemu-binary /opt/qemu/bin/qemu-kvm)", "qemu_binary", "/opt/qemu/bin/qemu-kvm"),
     ("(qemu-accelerator tcg)", "qemu_accelerator", AcceleratorChoice.TCG),
     ("(qemu-machine pc-q35-7.2)", "qemu_machine", "pc-q35-7.2"),
+    ("(qemu-user libvirt-qemu)", "qemu_user", "libvirt-qemu"),
     ("(qemu-cpu Nehalem-v1)", "qemu_cpu", "Nehalem-v1"),
     ("(console-limit 64)", "console_limit_kib", 64),
     ("(dom0-min-mem 0)", "dom0_min_mem_mib", 0),
