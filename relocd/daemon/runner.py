@@ -204,6 +204,7 @@ class Runner(ABC, Generic[EffectT]):
             self._dialogue.close()
         self._dialogue = dialogue
         self._secure = dialogue.channel is not None
+        dialogue.set_deadline(0)
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         if not self._ticker.running:
             self._ticker.start(TICK_S, now=False)

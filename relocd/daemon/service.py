@@ -124,8 +124,7 @@ class Service:
             self._gate,
             lambda dialogue: _keep(Session(dialogue, self._relocations)),
             self._context.trust,
-            max_connections=config.max_connections,
-            handshake_timeout_s=config.handshake_timeout_s,
+            lambda: self._context.config,
         )
         address = resolve_bind_address(config.relocation_address)
         port = _listen_tcp(self._reactor, config.relocation_port, factory, address)

@@ -159,9 +159,11 @@ class TargetRelocation(Runner[TargetEffect]):
                 hint="'--discard' removes it.",
             ) from error
 
-    def wants_lane(self, number: int, token: str) -> bool:
-        """Is a lane of this number still missing, and does the peer know the token?"""
-        return self.handover.state is TargetState.RESERVED and self._lanes.wants(number, token)
+    def wants_lane(self, number: int, token: str, peer: str) -> bool:
+        """Is a lane of this number still missing, does it know the token, and is it of the dialogue's host?"""
+        if self.handover.state is not TargetState.RESERVED or self._dialogue is None:
+            return False
+        return self._dialogue.peer == peer and self._lanes.wants(number, token)
 
     def take_lane(self, number: int, sock: socket.socket) -> None:
         """A lane has connected; the last one starts the carrier's work."""
