@@ -269,8 +269,8 @@ SECTIONS = (
                 "idle_timeout_s",
                 Seconds(1, 3600),
                 "How long a peer may stay silent during a relocation before it is taken for lost, and how long one "
-                "that has introduced itself may take until it proposes something. Only whole messages count. A source "
-                "whose lanes bring nothing for so long, and for half a minute, is given up as well.",
+                "that has introduced itself may take until it proposes something. Only whole messages count. A "
+                "source whose lanes bring nothing for so long, and for half a minute, is given up as well.",
             ),
         ),
     ),

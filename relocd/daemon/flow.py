@@ -9,7 +9,7 @@ from relocd.errors import ProtocolError
 #: Messages of one peer in a second. An honest one says two or three, and what gathered while this host was busy.
 MESSAGES_PER_S_MAX: Final = 200
 
-#: What may wait for a peer that does not read, beside what the system has taken [bytes]; a message has 64 KiB at most.
+#: What may wait for a peer that does not read, beside what the system has taken [bytes]; a message has up to 64 KiB.
 UNREAD_BYTES_MAX: Final = 256 << 10
 
 

@@ -17,6 +17,7 @@ from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.lanes import ExpectedLanes
+from relocd.daemon.order import TARGET, Rule
 from relocd.daemon.runner import Runner
 from relocd.errors import DriverError, JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
@@ -213,13 +214,16 @@ class TargetRelocation(Runner[TargetEffect]):
 
     # -- what is heard ---------------------------------------------------------------------------------------------
 
+    @property
+    def _rule(self) -> Rule:
+        return TARGET[self.handover.state]
+
     def _message(self, message: Message) -> None:
         match message:
             case ProgressNote() | Switchover():
                 pass
             case Commit():
-                if self._event(TargetEvent.SOURCE_COMMITTED) is None and not self._owned:
-                    self._fail(Failure("protocol", "the source committed before anything was prepared"))
+                self._event(TargetEvent.SOURCE_COMMITTED)
             case Abort(text=text):
                 self._source_aborted(text)
             case Inquire():
@@ -230,10 +234,7 @@ class TargetRelocation(Runner[TargetEffect]):
                 self._note_word(decision)
                 self._hear(decision)
             case _:
-                if not self._owned and self.handover.state is not TargetState.PREPARED:
-                    self._fail(
-                        Failure("protocol", "the source sent a message that has no meaning at this point")
-                    )
+                self._breach(message)
 
     def _source_aborted(self, text: str) -> None:
         self.handover.failure = self.handover.failure or Failure("cancelled", f"the source gave up: {text}")
