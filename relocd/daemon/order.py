@@ -19,6 +19,7 @@ from relocd.handover.target import TargetState
 from relocd.wire.messages import (
     Abort,
     Commit,
+    Decision,
     Inquire,
     Message,
     Prepared,
@@ -75,6 +76,21 @@ TARGET: Final[Mapping[TargetState, Rule]] = {
     TargetState.DISCARDED: Rule(_with(Switchover, Commit, Standing)),
     TargetState.GIVING_UP: Rule(_with(Commit, Standing)),
     TargetState.LOST: Rule(_with(Commit, Standing)),
+}
+
+#: What a target answers when it is asked.
+TARGET_STANDING: Final[Mapping[TargetState, Decision]] = {
+    TargetState.RESERVED: Decision.UNDECIDED,
+    TargetState.RECEIVING: Decision.UNDECIDED,
+    TargetState.CHECKING: Decision.UNDECIDED,
+    TargetState.PREPARED: Decision.PREPARED,
+    TargetState.OWNING: Decision.COMMITTED,
+    TargetState.RESUMING: Decision.COMMITTED,
+    TargetState.GIVING_UP: Decision.COMMITTED,
+    TargetState.DONE: Decision.OWNED,
+    TargetState.DISCARDING: Decision.ABORTED,
+    TargetState.DISCARDED: Decision.ABORTED,
+    TargetState.LOST: Decision.LOST,
 }
 
 

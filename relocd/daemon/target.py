@@ -11,14 +11,22 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
+from relocd.carrier.control import (
+    CarrierDigest,
+    CarrierEnded,
+    CarrierFailed,
+    CarrierFilesDone,
+    CarrierProgress,
+    Event,
+)
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.lanes import ExpectedLanes
-from relocd.daemon.order import TARGET, Rule
+from relocd.daemon.order import TARGET, TARGET_STANDING, Rule
 from relocd.daemon.runner import Runner
+from relocd.daemon.stall import StallWatch
 from relocd.errors import DriverError, JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record
@@ -47,8 +55,6 @@ from relocd.wire.messages import (
 #: A copy that is complete says so at once; one that is not, never, in seconds.
 LOADED_WAIT_S = 3.0
 
-_OWNED_STATES = (TargetState.OWNING, TargetState.RESUMING, TargetState.GIVING_UP, TargetState.DONE)
-
 
 class TargetRelocation(Runner[TargetEffect]):
     """One incoming relocation, from the acceptance to the domain running here or being gone again."""
@@ -69,6 +75,8 @@ class TargetRelocation(Runner[TargetEffect]):
         self._totals: Totals | None = None
         self._may_have_run = False
         self._trouble = ""
+        self._stall = StallWatch(context.reactor)
+        self._stream_ended = False
 
     def _effect_table(self) -> Mapping[TargetEffect, Callable[[], Awaitable[None]]]:
         return {
@@ -263,8 +271,11 @@ class TargetRelocation(Runner[TargetEffect]):
 
     def _carrier_event(self, event: Event | CarrierDied) -> None:
         match event:
-            case CarrierProgress(stream_bytes=stream_bytes):
+            case CarrierProgress(stream_bytes=stream_bytes, wire_bytes=wire_bytes):
                 self._stream_bytes = stream_bytes
+                self._stall.moved(wire_bytes)
+            case CarrierEnded():
+                self._stream_ended = True
             case CarrierFilesDone():
                 if self._arrivals:
                     self._building = background(self._guard(self._admit_files()), f"relocation {self.id}")
@@ -411,10 +422,6 @@ class TargetRelocation(Runner[TargetEffect]):
     # -- small things ----------------------------------------------------------------------------------------------
 
     @property
-    def _owned(self) -> bool:
-        return self.handover.state in _OWNED_STATES
-
-    @property
     def waiting(self) -> bool:
         """See Runner.waiting."""
         return self.handover.state is TargetState.PREPARED
@@ -425,17 +432,18 @@ class TargetRelocation(Runner[TargetEffect]):
 
     def standing(self) -> Decision:
         """What the source is told when it asks."""
-        if self.handover.state is TargetState.DONE:
-            return Decision.OWNED
-        if self._owned:
-            return Decision.COMMITTED
-        if self.handover.state is TargetState.PREPARED:
-            return Decision.PREPARED
-        if self.handover.state in (TargetState.DISCARDING, TargetState.DISCARDED):
-            return Decision.ABORTED
-        if self.handover.state is TargetState.LOST:
-            return Decision.LOST
-        return Decision.UNDECIDED
+        return TARGET_STANDING[self.handover.state]
+
+    @property
+    def _lanes_due(self) -> bool:
+        """Is it the source's turn to send something on the lanes: boot files, or the stream?"""
+        if self.handover.state is TargetState.RESERVED:
+            return self._lanes.complete and bool(self._arrivals)
+        return self.handover.state is TargetState.RECEIVING and not self._stream_ended
 
     def _tick(self) -> None:
         self._tell(ProgressNote(0, self._stream_bytes, 0))
+        if not self._lanes_due:
+            self._stall.rest()
+        elif still_s := self._stall.stalled_s(self._context.config.idle_timeout_s):
+            self._fail(Failure("timeout", f"nothing came over the lanes for {still_s:.0f} s"))
