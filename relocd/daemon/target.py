@@ -177,14 +177,18 @@ class TargetRelocation(Runner[TargetEffect]):
     def take_lane(self, number: int, sock: socket.socket) -> None:
         """A lane has connected; the last one starts the carrier's work."""
         self._lanes.take(number, sock)
-        if not self._lanes.complete or self._carrier is None:
-            return
+        if self._lanes.complete:
+            self._spawn(self._lanes_complete(), "joining lanes and stream")
+
+    async def _lanes_complete(self) -> None:
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
+        if self._carrier is None:
+            raise StreamError("the carrier is gone")
         limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
         self._carrier.receive_domain(self._lanes.sockets, self._arrivals, limit, self._lanes.security)
         self._lanes.close()
-        self._spawn(self._listen_when_ready(), "joining lanes and stream")
+        await self._listen_when_ready()
 
     async def _build(self) -> None:
         """Build the domain, paused, unless the relocation ended while this was being got ready."""
