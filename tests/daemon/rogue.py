@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import threading
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -105,14 +106,16 @@ class Rogue:
         return answer
 
     def drip(self, piece: bytes) -> bool:
-        """Send a piece again and again; True when the other side has ended the connection."""
-        self.sock.settimeout(0.02)
-        for _ in range(2000):
+        """Send a piece again and again, with pauses; True when the other side has ended the connection."""
+        pause = threading.Event()
+        self.sock.setblocking(False)
+        for _ in range(1000):
+            pause.wait(0.02)
             try:
                 self.sock.send(piece)
                 if not self.sock.recv(65536):
                     return True
-            except TimeoutError:
+            except BlockingIOError:
                 continue
             except OSError:
                 return True
