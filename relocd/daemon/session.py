@@ -112,9 +112,8 @@ class Session:
         self._relocations.measurements.serve(wish, self._dialogue)
 
     def _work(self, message: Propose | Inquire, peer: Hello) -> None:
-        if (
-            self._working
-        ):  # a second one would end up in the same dialogue, or have this host check without end
+        # A second one would end up in the same dialogue, or have this host check without end.
+        if self._working:
             raise ProtocolError("one question at a time: wait for the answer")
         self._working = True
         handle = self._relocations.propose if isinstance(message, Propose) else self._relocations.inquire

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,15 @@ def make(directory: Path) -> Iterator[Make]:
     forget_hosts()
 
 
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Daemon]:
+    """One daemon for tests that leave nothing behind."""
+    with tempfile.TemporaryDirectory(prefix="relocd-") as name:
+        daemon = Daemon(Path(name), hosts_allow=(LOOPBACK,))
+        yield daemon
+        daemon.stop()
+
+
 def serves(daemon: Daemon) -> bool:
     """Does it hear an honest host?"""
     with Rogue(daemon.port) as honest:
@@ -122,9 +132,8 @@ def test_only_whole_messages_count_as_life_during_a_relocation(make: Make) -> No
     assert marks(daemon) == [Mark.ABORTED]
 
 
-def test_a_half_closed_connection_is_a_closed_one(make: Make) -> None:
-    daemon = make()
-    with Rogue(daemon.port) as rogue:
+def test_a_half_closed_connection_is_a_closed_one(standing: Daemon) -> None:
+    with Rogue(standing.port) as rogue:
         rogue.greet()
         rogue.sock.shutdown(socket.SHUT_WR)
         assert rogue.hear_last() is None
@@ -231,13 +240,12 @@ def test_a_host_that_does_not_read_is_cut_off(make: Make) -> None:
 
 
 @pytest.mark.parametrize("line", ["\n", " \n", "help\n"])
-def test_too_many_messages_at_once_are_a_breach(make: Make, line: str) -> None:
-    daemon = make()
-    with Rogue(daemon.port) as rogue:
+def test_too_many_messages_at_once_are_a_breach(standing: Daemon, line: str) -> None:
+    with Rogue(standing.port) as rogue:
         rogue.say(line.encode() * 2000)
         heard = rogue.hear_all()
     assert b"messages in a second" in heard.splitlines()[-1]
-    assert serves(daemon)
+    assert serves(standing)
 
 
 # -- giant announcements ---------------------------------------------------------------------------------------
@@ -261,13 +269,12 @@ GIANTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", GIANTS)
-def test_a_giant_announcement_is_refused_and_reserves_nothing(make: Make, case: str) -> None:
-    daemon = make()
-    with Rogue(daemon.port) as rogue:
+def test_a_giant_announcement_is_refused_and_reserves_nothing(standing: Daemon, case: str) -> None:
+    with Rogue(standing.port) as rogue:
         answer = rogue.ask(proposal(GIANTS[case]))
         assert isinstance(answer, Refuse | Problem), answer
-    assert empty(daemon)
-    assert serves(daemon)
+    assert empty(standing)
+    assert serves(standing)
 
 
 @pytest.mark.parametrize(
@@ -284,24 +291,22 @@ def test_a_giant_announcement_is_refused_and_reserves_nothing(make: Make, case: 
         (b"(paused no)", b"(paused no) (disks " + b"(/a local 1 no 0)" * 65 + b")"),
     ],
 )
-def test_a_proposal_that_is_none_is_a_breach(make: Make, change: tuple[bytes, bytes]) -> None:
-    daemon = make()
+def test_a_proposal_that_is_none_is_a_breach(standing: Daemon, change: tuple[bytes, bytes]) -> None:
     line = encode(proposal())
     assert change[0] in line
-    with Rogue(daemon.port) as rogue:
+    with Rogue(standing.port) as rogue:
         assert isinstance(rogue.ask(line.replace(*change)), Problem)
         assert rogue.hear() is None
-    assert empty(daemon)
+    assert empty(standing)
 
 
-def test_a_kernel_without_a_digest_never_gets_a_name(make: Make) -> None:
+def test_a_kernel_without_a_digest_never_gets_a_name(standing: Daemon) -> None:
     """Its digest is what it would be called in the boot store."""
-    daemon = make()
     wish = proposal(domain(kernel=BootFile("/boot/vmlinuz", "", 6)))
-    with Rogue(daemon.port) as rogue:
+    with Rogue(standing.port) as rogue:
         assert isinstance(rogue.ask(wish), Refuse)
-    assert settled(lambda: empty(daemon), daemon)
-    assert not list(daemon.places.boot_dir.iterdir())
+    assert settled(lambda: empty(standing), standing)
+    assert not list(standing.places.boot_dir.iterdir())
 
 
 def test_no_more_domains_arrive_than_the_configuration_allows(make: Make) -> None:
@@ -431,12 +436,11 @@ def test_a_stream_longer_than_announced_ends_the_relocation(
     assert settled(lambda: empty(daemon), daemon)
 
 
-def test_checking_reserves_nothing(make: Make) -> None:
-    daemon = make()
-    with Rogue(daemon.port) as rogue:
+def test_checking_reserves_nothing(standing: Daemon) -> None:
+    with Rogue(standing.port) as rogue:
         rogue.greet()
         for _ in range(20):
             rogue.say(proposal(intent=Intent.CHECK))
             assert rogue.hear() is not None
-        assert empty(daemon)
-    assert marks(daemon) == []
+        assert empty(standing)
+    assert marks(standing) == []
