@@ -186,7 +186,8 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._carrier is None:
             raise StreamError("the carrier is gone")
         limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
-        self._carrier.receive_domain(self._lanes.sockets, self._arrivals, limit, self._lanes.security)
+        lanes, stream_format = self._lanes, self._context.driver.stream_format
+        self._carrier.receive_domain(lanes.sockets, self._arrivals, limit, lanes.security, stream_format)
         self._lanes.close()
         await self._listen_when_ready()
 
