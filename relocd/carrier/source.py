@@ -20,7 +20,8 @@ from relocd.carrier.lanes import Lane
 from relocd.carrier.reader import StreamReader
 from relocd.carrier.report import Reporter
 from relocd.carrier.sender import Job, Sender
-from relocd.carrier.side import Side, armour
+from relocd.carrier.side import Side
+from relocd.carrier.tls import Armour
 from relocd.errors import DriverError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, BatchBuilder
@@ -35,9 +36,14 @@ class Source(Side):
     link."""
 
     def __init__(
-        self, reporter: Reporter, command: Send, lanes: Sequence[socket.socket], files: Sequence[int]
+        self,
+        reporter: Reporter,
+        command: Send,
+        lanes: Sequence[socket.socket],
+        files: Sequence[int],
+        armour: Armour | None = None,
     ) -> None:
-        super().__init__(reporter, lanes, armour(command.security, server_side=False))
+        super().__init__(reporter, lanes, armour)
         self._files = list(zip(command.files, files, strict=True))
         self._reader = StreamReader(CODECS[command.stream_format])
         self.sender = Sender(self.lanes, command.compression, self._reader)

@@ -19,7 +19,8 @@ from relocd.carrier.inbox import Arrival, Inbox
 from relocd.carrier.lanes import HypervisorStream, Lane
 from relocd.carrier.memory import MemoryFile
 from relocd.carrier.report import Moved, Reporter
-from relocd.carrier.side import Side, armour
+from relocd.carrier.side import Side
+from relocd.carrier.tls import Armour
 from relocd.errors import DriverError, PeerUnreachable, ProtocolError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, decode_batch
@@ -41,9 +42,14 @@ class Target(Side):
     """Receives one domain."""
 
     def __init__(
-        self, reporter: Reporter, command: Receive, lanes: Sequence[socket.socket], files: Sequence[int]
+        self,
+        reporter: Reporter,
+        command: Receive,
+        lanes: Sequence[socket.socket],
+        files: Sequence[int],
+        armour: Armour | None = None,
     ) -> None:
-        super().__init__(reporter, lanes, armour(command.security, server_side=True))
+        super().__init__(reporter, lanes, armour)
         self._stream_bytes_max = command.stream_bytes_max
         self._sink = FileSink(command.files, files)
         self._inbox = Inbox()

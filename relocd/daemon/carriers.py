@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -47,6 +48,9 @@ CONTROL_FD = 3
 
 #: A carrier that was told to quit and is still there after this many seconds is killed.
 QUIT_WAIT_S = 5.0
+
+_UNASKED = "it ended unasked"
+_FORBIDDEN = "the kernel ended it for a system call that carriers may not make"
 
 
 @frozen
@@ -184,7 +188,7 @@ class Carrier:
                 self._died(str(error))
                 return
             if not datagram:
-                self._died("it ended unasked")
+                self._wait_for_end()
                 return
             try:
                 event = parse_event(datagram)
@@ -198,6 +202,16 @@ class Carrier:
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's form
         self._died(reason.getErrorMessage())
 
+    def _wait_for_end(self) -> None:
+        """It says nothing more: how it ended is the reason, and it does end, whatever it does."""
+        self._reactor.removeReader(self)
+        self._kill()
+        self._reactor.callLater(QUIT_WAIT_S, self._died, _UNASKED)
+
+    def ended(self, signal_number: int | None) -> None:
+        """The process is gone."""
+        self._died(_FORBIDDEN if signal_number == signal.SIGSYS else _UNASKED)
+
     def _died(self, reason: str) -> None:
         if not self._closed:
             self._forget()
@@ -210,7 +224,7 @@ class Carrier:
 
 
 class _Watcher(ProcessProtocol):
-    """Logs how a carrier ended; the control socket tells the rest."""
+    """Tells how a carrier ended."""
 
     log = Logger()
 
@@ -219,3 +233,4 @@ class _Watcher(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self.log.debug("carrier ended: {reason}", reason=reason.getErrorMessage())
+        self._carrier.ended(getattr(reason.value, "signal", None))

@@ -119,10 +119,11 @@ class Outgoing(Protocol):
 class Incoming(Protocol):
     """One domain on its way in: built, paused and not reachable by the network until ``resume``."""
 
-    async def prepare(self) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
         """Build the domain, paused and waiting for its stream; return this side's end of it (see Outgoing.start).
 
-        Boot files must be in the store before.
+        Boot files must be in the store before. Raises DriverError if the hypervisor would open a disk, or something
+        that a disk rests on, in none of the directories ``disk_roots``, whatever its name says.
         """
 
     def memory(self) -> GuestMemory | None:

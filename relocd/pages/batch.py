@@ -38,7 +38,8 @@ TARGET_BYTES: Final = 512 << 10
 """Contents of a batch [bytes], unless the link is slow (``pace``): so many that what Python does for each is little
 beside what is done to its bytes; compressed, 2 ms on a link of 1 Gbit/s."""
 DESCRIPTOR_BYTES: Final = 64 << 10
-"""Room for descriptors in a batch being built [bytes]; only pages scattered all over come near it."""
+"""Descriptors of a batch, at most [bytes]; only pages scattered all over come near it. A receiver makes an object of
+each item, so a batch that were all descriptors would take thirty times its size in memory."""
 ZERO_PAGES_MAX: Final = 32 << 10
 """Zero pages in a batch. They cost the sender nothing, but the receiver has to write them out again."""
 BARE_ZERO_PAGES_MAX: Final = 2 << 10
@@ -183,6 +184,10 @@ def decode_batch(payload: Buffer) -> list[Item]:
     items, descriptor_bytes = _TRAILER.unpack_from(payload, size - _TRAILER.size)
     if not items or descriptor_bytes > size - _TRAILER.size:
         raise StreamError("a batch has no items, or descriptors longer than itself")
+    if descriptor_bytes > DESCRIPTOR_BYTES:
+        raise StreamError(
+            f"a batch has {descriptor_bytes} bytes of descriptors, not {DESCRIPTOR_BYTES} at most"
+        )
     return _BatchReader(memoryview(payload), descriptor_bytes).read(items)
 
 

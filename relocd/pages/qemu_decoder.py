@@ -25,6 +25,7 @@ from relocd.pages.items import PAGE_SIZE, Numbers, Octets, PageRun, ZeroRun
 
 _BE64: Final = np.dtype(">u8")
 _PAGE_BITS: Final = np.uint64(PAGE_SIZE.bit_length() - 1)
+_BLOCKS_MAX: Final = 1024  # a guest has some ten, and one for each ROM; a longer list would be kept in memory
 _PROBE: Final = 64  # records looked at first; a run that fills the look is worth a wider one
 
 
@@ -145,6 +146,8 @@ class QemuDecoder(Decoder):
         (length,) = fmt.WORD.unpack_from(view, end - fmt.WORD.size)
         name = _text(raw)
         if not name or name in self._blocks or not 0 < length <= self._unlisted_bytes:
+            return self._lost(position)
+        if len(self._blocks) >= _BLOCKS_MAX:
             return self._lost(position)
         self._blocks[name] = length
         self._unlisted_bytes -= length

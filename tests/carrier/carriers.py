@@ -40,10 +40,10 @@ E = TypeVar("E")
 class Carrier:
     """One carrier process, as its daemon sees it. Leaving the context ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "relocd.carrier") -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(PATIENCE_S)
-        arguments = [sys.executable, "-m", "relocd.carrier", "--control", str(theirs.fileno())]
+        arguments = [sys.executable, "-m", module, "--control", str(theirs.fileno())]
         self.process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()])
         theirs.close()
         self.events: list[Event] = []

@@ -137,6 +137,16 @@ def test_what_is_not_understood_ends_understanding(case: str) -> None:
     assert all(isinstance(i, Span) or int(i.numbers[0]) != 3 for i in items)
 
 
+def test_a_list_of_blocks_without_end_is_not_kept() -> None:
+    """Ten bytes of the stream would take hundreds in memory."""
+    decoder = QemuDecoder()
+    stream = bytes(StreamBuilder().start({f"b{number}": PAGE_SIZE for number in range(5000)}).bytes)
+    items, used = decoder.decode(stream)
+    assert len(decoder.blocks) == 1024
+    assert decoder.opaque
+    assert bytes(QemuEncoder().encode(items)) == stream[:used] == stream
+
+
 def test_continue_persists_across_sections_and_commands() -> None:
     builder = (
         start().end_of_payload().command(2, b"\0\0\0\2").part().page("pc.ram", 2, PAGE).zero("pc.ram", 5)

@@ -259,7 +259,7 @@ class MemoryIncoming:
         self._config = config
         self._boot = boot
 
-    async def prepare(self) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
         self._host.check(Step.PREPARE)
         await deferToThread(bootstore.require, self._boot, self._config)
         domain = add(self._host, self._config, Role.INCOMING)

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from relocd.drivers.base import GuestMemory
 from relocd.drivers.qemu.store import Role
+from relocd.drivers.xen.disks import check_disks
 from relocd.drivers.xen.domain import Domain
 from relocd.drivers.xen.keeping import FINAL, Keeping
 from relocd.drivers.xen.outgoing import Register
@@ -41,7 +42,8 @@ class XenIncoming:
         self._enter = enter
         self._adopt = adopt
 
-    async def prepare(self) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
+        await self._plant.worker.run(check_disks, self._config.disks, disk_roots)
         domain = await self._enter(self._config, Role.INCOMING)
         try:
             path = await self._plant.write_config(domain.record, self._config.name + INCOMING_SUFFIX)

@@ -11,6 +11,7 @@ import fcntl
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -84,7 +85,12 @@ def _key() -> str:
     settings = ConfigParser()
     settings.read(CHECKOUT / "setup.cfg")
     digest.update(settings["options"]["install_requires"].encode())
-    sources = [Path(__file__), CHECKOUT / "constraints.txt"]
+    tools = re.findall(r"^([\w.-]+)", "\n".join(settings["options.extras_require"].values()), re.MULTILINE)
+    wanted = set(tools) & set(_TEST_WHEELS)
+    for line in (CHECKOUT / "constraints.txt").read_text().splitlines():
+        if line.partition("==")[0] not in set(tools) - wanted:
+            digest.update(line.encode())
+    sources = [Path(__file__)]
     sources += sorted(path for path in OVERLAY.rglob("*") if path.is_file())
     for path in sources:
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
