@@ -29,8 +29,8 @@ def guest(scene: XenScene) -> None:
 def when(host: Installed, word: str, action: str) -> None:
     """Have ``action`` done in dom0 as soon as a keeper has said ``word``."""
     stories = "/run/relocd/domains/*/story"
-    loop = f"until grep -qs '^{word}' {stories}; do sleep 0.02; done; {action}"
-    host.host.run(f"rm -f {stories}; nohup sh -c {_quoted(loop)} > /tmp/when.log 2>&1 &")
+    loop = f"until grep -qs '^{word}' {stories}; do sleep 0.2; done; {action}"
+    host.host.run(f"rm -f {stories}; nohup sh -c {_quoted(loop)} < /dev/null > /tmp/when.log 2>&1 &")
 
 
 def _quoted(text: str) -> str:
