@@ -87,9 +87,7 @@ class Census:
         before, was = domain.state, domain.seen
         domain.seen = seen if seen is not None and seen.uuid == domain.uuid else None
         changed = (domain.seen is None) is not (was is None) or domain.state is not before
-        ended = (
-            domain.seen is not None and domain.seen.ending is not None and (was is None or was.ending is None)
-        )
+        ended = domain.seen is not None and domain.seen.ending is not None
         if (changed or ended) and not domain.doomed and (not domain.busy or domain.seen is None):
             self._on_change(domain, before)
 

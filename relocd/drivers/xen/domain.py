@@ -10,7 +10,7 @@ from uuid import UUID
 from attrs import evolve
 from twisted.internet.defer import DeferredLock
 
-from relocd.drivers.qemu.lifecycle import ENDED_AS
+from relocd.drivers.qemu.lifecycle import ENDED_AS, Cause
 from relocd.drivers.qemu.store import Role
 from relocd.drivers.xen.console import Console
 from relocd.drivers.xen.keeping import Keeping
@@ -28,6 +28,7 @@ class Domain:
 
     ``doomed`` is set once we end it, ``removed`` once nothing may be written down of it any more. While ``busy``
     something is being done to it: what xl shows meanwhile is no news, and ``touched`` tells which of its lists is.
+    ``settled`` is the end of its guest that has been seen to.
     """
 
     def __init__(self, record: Record, directory: Path, save: Save) -> None:
@@ -40,6 +41,7 @@ class Domain:
         self.busy = 0
         self.touched = 0
         self.still = False
+        self.settled: Cause | None = None
         self.cancelling = DeferredLock()
         self._save = save
 

@@ -296,8 +296,9 @@ class XenDriver:
     async def _settle(self, domain: Domain) -> None:
         """Do what the domain's configuration wants if its guest has ended."""
         cause = domain.seen.ending if domain.seen is not None else None
-        if cause is None or domain.busy or domain.doomed:
+        if cause is None or cause is domain.settled or domain.busy or domain.doomed:
             return
+        domain.settled = cause
         action = lifecycle.action(domain.config, cause)
         name = domain.config.name
         self.log.info(
@@ -307,20 +308,25 @@ class XenDriver:
             await self._destroy(domain)
             self._tell(domain.uuid, None, f"{cause.value} of the guest")
         elif action is Action.RESTART:
-            await self._restart(domain)
-            self._tell(domain.uuid, domain.state, f"restarted after {cause.value}")
+            await self._restart(domain, f"after {cause.value}")
         else:
             self._tell(domain.uuid, domain.state, f"{cause.value} of the guest")
 
-    async def _restart(self, domain: Domain) -> None:
+    async def _restart(self, domain: Domain, why: str) -> None:
         """Xen knows no reset: what is left of the domain goes, and it is built anew."""
         with domain.asked():
             former = domain.domid
             await domain.number(0)  # so that nobody takes the end of the old one for the domain's
             await self._plant.xl.run("destroy", former)
             domain.let_go()
-            domain.seen = None
-            await self._build(domain, paused=False)
+            domain.seen = domain.settled = None
+            try:
+                await self._build(domain, paused=False)
+            except DriverError as error:
+                await self._destroy(domain)
+                self._tell(domain.uuid, None, f"it could not be restarted {why}: {error}")
+                return
+        self._tell(domain.uuid, domain.state, f"restarted {why}")
 
     def _tell(self, uuid: UUID, state: DomainState | None, reason: str) -> None:
         self.log.info("domain {uuid}: {state} ({reason})", uuid=uuid, state=state or "gone", reason=reason)
