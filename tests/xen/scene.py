@@ -18,7 +18,7 @@ from tests.testbed.xen.host import XenHost
 from tests.testbed.xen.install import Installed
 from tests.testbed.xen.segment import XenPair
 
-MEMORY_MIB = 96
+MEMORY_MIB = 112
 BOOT_S = 180.0
 KERNEL, RAMDISK = "/root/vmlinuz", "/root/initramfs.zst"
 
@@ -58,7 +58,7 @@ class XenScene:
     def start_guest(self, on: Installed, name: str, number: int, *, machine: str = "pvh") -> MemCheck:
         """Create a guest and wait until its memory is filled and being verified."""
         cmdline = guest_cmdline(
-            f"{SUBNET}.{number}/{PREFIX_LENGTH}", hostname=name, fill_mib=24, working_set_mib=16, dirty_mb_s=1
+            f"{SUBNET}.{number}/{PREFIX_LENGTH}", hostname=name, fill_mib=16, working_set_mib=16, dirty_mb_s=1
         ).replace("console=ttyS0", "console=hvc0")
         lines = [
             f'name = "{name}"',
