@@ -68,7 +68,7 @@ class Installed:
         text = "".join(f"({key} {value})\n" for key, value in {**own, **settings}.items())
         self.host.run(f"mkdir -p /etc/relocd && cat > {CONFIG}", data=text.encode())
 
-    def relocctl(self, *words: str, check: bool = True, timeout_s: float = 300) -> Reply:
+    def relocctl(self, *words: str, check: bool = True, timeout_s: float = 1200) -> Reply:
         """Run ``relocctl WORDS --json``. Raises TestbedError if it fails, unless ``check`` is off."""
         line = " ".join(["relocctl", *map(shlex.quote, words), "--json"])
         told = self.host.run(f"{line} 2> /tmp/told; echo $?; cat /tmp/told", timeout_s=timeout_s).splitlines()
