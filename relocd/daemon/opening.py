@@ -15,6 +15,7 @@ from relocd.daemon.connect import Peer, expect, greet, lanes_towards, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import stamped
+from relocd.daemon.segments import own_checks, probed
 from relocd.errors import Cancelled, ProtocolError, Refused
 from relocd.preflight.result import Check, failures
 from relocd.tls.authority import new_lane_pair
@@ -60,8 +61,10 @@ async def ask_for_place(
         proposal = evolve(proposal, lanes=await lanes_towards(context.config, dialogue))
         _require(wanted())
         on_phase("preflight")
+        proposal = await probed(context, dialogue, theirs, proposal)
+        _require(wanted())
         answer = await _propose(dialogue, proposal, timeout_s)
-        on_checks(answer.checks)
+        on_checks((*answer.checks, *own_checks(theirs, proposal.domain, peer.host)))
         if isinstance(answer, Refuse):
             raise _refusal(answer, by=peer.host)
         their_lanes = require_lane_certificate(dialogue, answer.lane_certificate)

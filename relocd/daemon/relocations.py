@@ -22,6 +22,7 @@ from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import source_facts, stamped, target_facts
 from relocd.daemon.measure import Measurements
+from relocd.daemon.segments import Segments, own_checks, probed
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
 from relocd.daemon.target import TargetRelocation
@@ -74,6 +75,7 @@ class Relocations:
         self._targets: dict[UUID, TargetRelocation] = {}
         self._bandwidth = Bandwidth(lambda: self.context.config.host_bandwidth_bytes_s)
         self.measurements = Measurements(context)
+        self.segments = Segments(context)
         context.driver.subscribe(self._domain_changed)
 
     def hello(self) -> Hello:
@@ -127,11 +129,13 @@ class Relocations:
         timeout_s = self.context.config.connect_timeout_s
         dialogue = await call(self.context, peer)
         try:
-            await greet(dialogue, self.hello(), timeout_s)
+            theirs = await greet(dialogue, self.hello(), timeout_s)
             source = await source_facts(self.context, domain)
             proposal = Propose(UUID(int=0), Intent.CHECK, True, False, 1, domain, source)
+            proposal = await probed(self.context, dialogue, theirs, proposal)
             dialogue.send(stamped(proposal))
-            return expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
+            checks = expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
+            return (*checks, *own_checks(theirs, domain, peer.host))
         finally:
             dialogue.close()
 
@@ -153,6 +157,7 @@ class Relocations:
             reserved_mib=self.reserved_mib,
             arriving=lambda: {target.domain.name: target.domain.uuid for target in self._targets.values()},
             heard_s=heard_s,
+            segments=self.segments.found(dialogue, hello, proposal.source.heard),
         )
         checks = check_target(proposal.domain, here, proposal.source)
         if proposal.intent is Intent.CHECK:
