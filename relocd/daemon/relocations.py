@@ -22,7 +22,7 @@ from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import source_facts, stamped, target_facts
 from relocd.daemon.measure import Measurements
-from relocd.daemon.segments import Segments, own_checks, probed
+from relocd.daemon.segments import FEATURE, Segments, own_checks, probed
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
 from relocd.daemon.target import TargetRelocation
@@ -183,6 +183,7 @@ class Relocations:
         their_lanes = require_lane_certificate(dialogue, proposal.lane_certificate)
         record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port))
         relocation = TargetRelocation(self.context, record, self._forget_target)
+        relocation.told_how_long = FEATURE in hello.features
         # Registered before anything is awaited: from here on the promise counts for those who ask next.
         self._targets[relocation.id] = relocation
         self.log.info(

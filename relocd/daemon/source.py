@@ -203,6 +203,7 @@ class SourceRelocation(Runner[SourceEffect]):
             case Prepared(digest=digest, stream_bytes=stream_bytes):
                 self._take_from_peer(self.handover.target_prepared(Totals(digest, stream_bytes)))
             case Resumed():
+                self.report.arrived(message.ran_us / 1e6, message.heard_us)
                 self._event(SourceEvent.TARGET_RESUMED)
             case Abort(code=code, text=text):
                 self._target_aborted(Failure(code, f"{self.peer.host}: {text}"))

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
+from relocd.daemon.announcing import Welcome
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
@@ -38,7 +39,6 @@ from relocd.wire.messages import (
     Problem,
     ProgressNote,
     Receiving,
-    Resumed,
     Standing,
     Switchover,
 )
@@ -67,6 +67,8 @@ class TargetRelocation(Runner[TargetEffect]):
         self._stream_bytes = 0
         self._totals: Totals | None = None
         self._may_have_run = False
+        self._welcome = Welcome(context, record.domain)
+        self.told_how_long = False  # does the source know how to count the wait for the first frame?
         self._trouble = ""
 
     def _effect_table(self) -> Mapping[TargetEffect, Callable[[], Awaitable[None]]]:
@@ -325,6 +327,7 @@ class TargetRelocation(Runner[TargetEffect]):
             self._copy_is_gone()
             return
         self._may_have_run = True
+        self._welcome.watch()
         try:
             await self._incoming.resume(paused=self._record.was_paused)
         except RelocdError as error:
@@ -332,6 +335,7 @@ class TargetRelocation(Runner[TargetEffect]):
             self._trouble = str(error)
             self._event(TargetEvent.DOMAIN_DOES_NOT_RUN)
         else:
+            self._welcome.begin()
             self._event(TargetEvent.DOMAIN_RUNS)
 
     def _copy_is_gone(self) -> None:
@@ -350,7 +354,7 @@ class TargetRelocation(Runner[TargetEffect]):
         await self._resume()
 
     async def _tell_resumed(self) -> None:
-        self._tell(Resumed())
+        self._tell(await self._welcome.told(wait=self.told_how_long and self.connected))
 
     async def _write_arrived(self) -> None:
         await self._mark_surely(Mark.ARRIVED, self._outcome("completed"))
@@ -390,6 +394,7 @@ class TargetRelocation(Runner[TargetEffect]):
             "outcome": kind,
             "duration_s": round(time.time() - self._record.began_s, 3),
             "stream_bytes": self._stream_bytes,
+            "first_frame_ms": self._welcome.first_frame_ms,
             "error": failure.text if failure else None,
             "code": failure.code if failure else None,
         }
@@ -398,6 +403,7 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
         self._lanes.close()
+        self._welcome.call_off()
         for arrival in self._arrivals:
             arrival.discard()
         if self._stream is not None:

@@ -334,8 +334,8 @@ def _progress(f: Fields) -> ProgressNote:
 
 
 def _resumed_rows(message: Resumed) -> Rows:
-    heard: Rows = () if message.heard_us is None else (("heard-us", message.heard_us),)
-    return (("ran-us", message.ran_us), *heard)
+    ran: Rows = (("ran-us", message.ran_us),) if message.ran_us else ()
+    return ran if message.heard_us is None else (*ran, ("heard-us", message.heard_us))
 
 
 def _resumed(f: Fields) -> Resumed:

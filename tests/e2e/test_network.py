@@ -32,6 +32,21 @@ def segment_check(source: RelocdHost, target: RelocdHost) -> dict[str, str]:
     return found
 
 
+def test_tmp(scene, witness):
+    import subprocess
+    for s, t in ((scene.a, scene.b), (scene.b, scene.a)):
+        with scene.udp() as udp:
+            udp.wait_answered()
+            move = scene.move(s, t, udp)
+        print(move.outcome["downtime_ms"], move.outcome["blackout_ms"], move.blackout_ms, move.outcome["release_s"])
+    r = scene.a.relocctl("migrate", "--live", "guest", scene.b.host.address).result
+    print(r["downtime_ms"], r["blackout_ms"], r["release_s"])
+    r = scene.b.relocctl("migrate", "--live", "guest", scene.a.host.address).result
+    print(r["downtime_ms"], r["blackout_ms"], r["release_s"])
+    print(scene.b.log_file.read_text()[-3000:])
+    assert 0
+
+
 def test_one_segment_is_proven_and_two_are_refused(scene: Scene, witness: Witness) -> None:
     found = segment_check(scene.a, scene.b)
     assert found["verdict"] == "pass"
