@@ -109,8 +109,8 @@ def test_the_outcome_object_has_every_field_that_programs_rely_on(scene: Scene, 
     reply = scene.a.relocctl("migrate", "guest", scene.b.host.address)
     last = json.loads(reply.stdout.splitlines()[-1])
     promised = {
-        "outcome", "relocation", "live", "rounds", "duration_s", "downtime_ms", "blackout_ms", "bytes_sent", "pages", "zero_pages",
-        "saved_zero_bytes", "saved_compression_bytes", "dense_bytes", "level_bytes", "error",
+        "outcome", "relocation", "live", "rounds", "duration_s", "downtime_ms", "blackout_ms", "bytes_sent",
+        "pages", "zero_pages", "saved_zero_bytes", "saved_compression_bytes", "dense_bytes", "level_bytes", "error",
     }  # fmt: skip
     assert promised <= last.keys()
     assert last["error"] is None
