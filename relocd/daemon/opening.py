@@ -15,7 +15,7 @@ from relocd.daemon.connect import Peer, expect, greet, lanes_towards, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import stamped
-from relocd.daemon.segments import own_checks, probed
+from relocd.daemon.probing import own_checks, probed
 from relocd.errors import Cancelled, ProtocolError, Refused
 from relocd.preflight.result import Check, failures
 from relocd.tls.authority import new_lane_pair

@@ -27,10 +27,10 @@ from relocd.wire.messages import (
     encode,
     known_heads,
 )
-from relocd.wire.network import Probe
+from relocd.wire.network import MakeTunnel, Probe, TunnelUse
 
 #: What takes some time to answer.
-Request = Propose | Inquire | Probe
+Request = Propose | Inquire | Probe | MakeTunnel | TunnelUse
 
 _HELP = (
     f"(ok (help relocd {__version__} speaks one S-expression a line: {' '.join(known_heads())}; "
@@ -67,9 +67,9 @@ class Session:
                 self._lane(message)
             case Measure() if self._peer is not None:
                 self._measure(message)
-            case Propose() | Inquire() | Probe() if self._peer is not None:
+            case Propose() | Inquire() | Probe() | MakeTunnel() | TunnelUse() if self._peer is not None:
                 self._work(message, self._peer)
-            case Propose() | Inquire() | Probe() | Measure():
+            case Propose() | Inquire() | Probe() | MakeTunnel() | TunnelUse() | Measure():
                 self._dialogue.breach(ProtocolError("say hello first"))
             case Abort():
                 self._dialogue.close()
@@ -133,6 +133,10 @@ class Session:
                 await self._relocations.inquire(message, peer, self._dialogue)
             case Probe():
                 await self._relocations.segments.serve(message, self._dialogue)
+            case MakeTunnel():
+                await self._relocations.context.tunnels.serve(message, peer, self._dialogue)
+            case TunnelUse():
+                self._relocations.context.tunnels.tell_use(message, self._dialogue)
 
     def _unexpected(self, failure: object) -> None:
         self.log.error("while serving {peer}: {failure}", peer=self._dialogue.peer, failure=failure)

@@ -81,22 +81,31 @@ def _identity(name: str) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:_IDENTITY_DIGITS]
 
 
-def ask(sockets: Mapping[str, socket.socket], key: bytes, wait_s: float) -> frozenset[str]:
-    """Send questions on these bridges until each is answered, for ``wait_s`` at most; those that were. Blocks."""
+@frozen
+class Heard:
+    """Bridges on which an answer came in, and those on which our own question did: frames go round there."""
+
+    answers: frozenset[str] = frozenset()
+    echoes: frozenset[str] = frozenset()
+
+
+def ask(sockets: Mapping[str, socket.socket], key: bytes, wait_s: float) -> Heard:
+    """Send questions on these bridges until each is answered, for ``wait_s`` at most. Blocks."""
     questions = {name: _frame(Kind.ASK, key, name) for name in sockets}
     waiting = {name: sock for name, sock in sockets.items() if questions[name]}
     deadline = time.monotonic() + wait_s
     heard: set[str] = set()
+    echoes: set[str] = set()
     while waiting and time.monotonic() < deadline:
         for name, sock in waiting.items():
             _send(sock, questions[name])
-        heard |= _listen(waiting, key, min(deadline, time.monotonic() + REPEAT_S))
+        heard |= _listen(waiting, echoes, key, min(deadline, time.monotonic() + REPEAT_S))
         waiting = {name: sock for name, sock in waiting.items() if name not in heard}
-    return frozenset(heard)
+    return Heard(frozenset(heard), frozenset(echoes))
 
 
-def _listen(waiting: Mapping[str, socket.socket], key: bytes, until_s: float) -> set[str]:
-    """Those on which an answer came in, at the latest when the time is over."""
+def _listen(waiting: Mapping[str, socket.socket], echoes: set[str], key: bytes, until_s: float) -> set[str]:
+    """Those on which an answer came in, at the latest when the time is over; adds to ``echoes``."""
     heard: set[str] = set()
     poll = select.poll()
     names = {sock.fileno(): name for name, sock in waiting.items()}
@@ -105,22 +114,25 @@ def _listen(waiting: Mapping[str, socket.socket], key: bytes, until_s: float) ->
     while len(heard) < len(waiting) and (left_s := until_s - time.monotonic()) > 0:
         for descriptor, _ in poll.poll(left_s * 1000):
             name = names[descriptor]
-            if received(waiting[name], Kind.ANSWER, key, name):
+            kinds = received(waiting[name], key, name)
+            if Kind.ASK in kinds:
+                echoes.add(name)
+            if Kind.ANSWER in kinds:
                 heard.add(name)
                 poll.unregister(descriptor)
     return heard
 
 
-def received(sock: socket.socket, kind: Kind, key: bytes, name: str) -> bool:
-    """Is a probe of that kind among the frames that are there? Does not block."""
-    found = False
+def received(sock: socket.socket, key: bytes, name: str) -> frozenset[Kind]:
+    """The kinds of probes among the frames that are there. Does not block."""
+    found: set[Kind] = set()
     for _ in range(_AT_ONCE):
         try:
             frame = sock.recv(FRAME_BYTES)
         except OSError:  # nothing more, or the device went down meanwhile
             break
-        found = found or is_probe(frame, kind, key, name)
-    return found
+        found |= {kind for kind in Kind if is_probe(frame, kind, key, name)}
+    return frozenset(found)
 
 
 def answer(sock: socket.socket, key: bytes, name: str) -> None:

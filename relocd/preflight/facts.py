@@ -44,7 +44,7 @@ class SourceFacts:
     """The host that a domain comes from, and the domain as it runs there. Empty fields: it did not say.
 
     ``clock_s`` is its wall clock when it said so, in seconds since 1970. ``disks`` is by path. ``heard`` are the
-    bridges on which it has got answers to its probes.
+    bridges on which it has got answers to its probes, ``tunnel_trouble`` why it could not join others.
     """
 
     hypervisor_version: str = ""
@@ -52,13 +52,15 @@ class SourceFacts:
     cpu: CpuWords = field(factory=dict)
     disks: Mapping[str, DiskFact] = field(factory=dict)
     heard: frozenset[str] = frozenset()
+    tunnel_trouble: str = ""
 
 
 @frozen
 class SegmentFacts:
     """What a probe said of the bridges of both hosts, by their names, and what is to be done about it.
 
-    The addresses are those of the dialogue: between them a tunnel would run.
+    The addresses are those of the dialogue: between them a tunnel would run. ``asks_only``: nothing is to move now,
+    so none was made. ``tunnel_trouble`` says why none could be.
     """
 
     mode: L2Mode
@@ -66,6 +68,8 @@ class SegmentFacts:
     source_address: str
     target_address: str
     crossings: Mapping[str, Crossing] = field(factory=dict)
+    asks_only: bool = False
+    tunnel_trouble: str = ""
 
 
 @frozen

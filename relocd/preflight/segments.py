@@ -43,7 +43,12 @@ def judge_segment(host: str, bridge: str, facts: SegmentFacts) -> tuple[Verdict,
         Proof.SILENT: "no probe frame comes through",
         Proof.ONE_WAY: f"probe frames of {facts.source_host} come through, those of {host} do not",
     }[crossing.proof]
-    return stopped, f"{ends} are not the same network segment: {what}", _remedy(bridge, host, facts)
+    text = f"{ends} are not the same network segment: {what}"
+    if facts.mode is L2Mode.TUNNEL and facts.asks_only:
+        return Verdict.PASS, f"{text}; a relocation joins them by a tunnel", ""
+    if facts.tunnel_trouble:
+        text += f"; they could not be joined: {facts.tunnel_trouble}"
+    return stopped, text, _remedy(bridge, host, facts)
 
 
 def _untried(crossing: Crossing, ends: str, stopped: Verdict, remedy: str) -> tuple[Verdict, str, str]:

@@ -38,6 +38,8 @@ def source_fields(facts: SourceFacts) -> tuple[tuple[Value, ...], ...]:
         fields.append(("disks", *(_disk_row(fact) for _, fact in sorted(facts.disks.items()))))
     if facts.heard:
         fields.append(("probes-heard", *sorted(facts.heard)))
+    if facts.tunnel_trouble:
+        fields.append(("tunnel-trouble", facts.tunnel_trouble))
     return tuple(fields)
 
 
@@ -50,6 +52,7 @@ def read_source(fields: Fields) -> SourceFacts:
         cpu=dict(_read_word(*row) for row in fields.records("cpu-words", 2, MAX_WORDS)),
         disks={disk.path: disk for disk in disks},
         heard=frozenset(fields.texts("probes-heard", MAX_VIFS)),
+        tunnel_trouble=fields.text("tunnel-trouble", ""),
     )
 
 

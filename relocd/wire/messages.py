@@ -49,7 +49,7 @@ from relocd.wire.measuring import MAX_MEASURE_BYTES as MAX_MEASURE_BYTES
 from relocd.wire.measuring import MEASURING_FORMS
 from relocd.wire.measuring import Measure as Measure
 from relocd.wire.measuring import Measured as Measured
-from relocd.wire.network import NETWORK_FORMS, Probe, Probing, Tunnel, Tunnelled, TunnelUse, TunnelUsed
+from relocd.wire.network import NETWORK_FORMS, MakeTunnel, Probe, Probing, TunnelMade, TunnelUse, TunnelUsed
 
 #: Protocol versions spoken here, lowest and highest. One version back keeps working.
 PROTOCOL_MIN = 1
@@ -246,8 +246,8 @@ Message = (
     | Measured
     | Probe
     | Probing
-    | Tunnel
-    | Tunnelled
+    | MakeTunnel
+    | TunnelMade
     | TunnelUse
     | TunnelUsed
     | Abort

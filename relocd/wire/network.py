@@ -13,13 +13,12 @@ from relocd.domain.rules import BRIDGE, MAX_VIFS
 from relocd.errors import ProtocolError
 from relocd.segment.probe import NONCE_BYTES
 from relocd.segment.proof import BridgeEnd, EndState
+from relocd.segment.tunnel import VNI_MAX
 from relocd.wire.fields import Fields
 from relocd.wire.forms import Form, Rows, flag
 
 #: Of one bridge, at most.
 MAX_SUBNETS = 16
-
-VNI_MAX = (1 << 24) - 1
 
 _NONCE = re.compile(rf"[0-9a-f]{{{2 * NONCE_BYTES}}}")
 _IDENTITY = re.compile(r"([0-9a-f]{32})?")
@@ -51,12 +50,11 @@ class End(enum.StrEnum):
 
     MADE = "made"
     TAKEN = "taken"  # another tunnel there has that number
-    BUSY = "busy"  # another one is being made there
     UNABLE = "unable"
 
 
 @frozen
-class Tunnel:
+class MakeTunnel:
     """Make your end of a tunnel between our bridges of this name: VXLAN with that number and UDP port."""
 
     bridge: str
@@ -65,8 +63,8 @@ class Tunnel:
 
 
 @frozen
-class Tunnelled:
-    """The answer to Tunnel."""
+class TunnelMade:
+    """The answer to MakeTunnel."""
 
     end: End
     text: str = ""
@@ -133,17 +131,17 @@ def _read(fields: Fields) -> tuple[str, L2Mode, tuple[BridgeEnd, ...]]:
 NETWORK_FORMS: dict[type, Form] = {
     Probe: ("probe", _rows, lambda f: Probe(*_read(f))),
     Probing: ("probing", _rows, lambda f: Probing(*_read(f))),
-    Tunnel: (
-        "tunnel",
+    MakeTunnel: (
+        "make-tunnel",
         lambda m: (("bridge", m.bridge), ("vni", m.vni), ("port", m.port)),
-        lambda f: Tunnel(
+        lambda f: MakeTunnel(
             read_bridge(f.text("bridge")), f.number("vni", 1, VNI_MAX), f.number("port", 1, 65535)
         ),
     ),
-    Tunnelled: (
-        "tunnelled",
+    TunnelMade: (
+        "tunnel-made",
         lambda m: (("end", m.end.value), ("text", m.text)),
-        lambda f: Tunnelled(f.word("end", End), f.text("text", "")),
+        lambda f: TunnelMade(f.word("end", End), f.text("text", "")),
     ),
     TunnelUse: ("tunnel-use", lambda m: (("vni", m.vni),), lambda f: TunnelUse(f.number("vni", 1, VNI_MAX))),
     TunnelUsed: (

@@ -13,6 +13,7 @@ import pytest
 
 from relocd.segment.announce import SCHEDULE_S
 from tests.e2e.conftest import Witness
+from tests.e2e.staging import wait_until
 from tests.scene import GUEST_MAC, Scene
 from tests.testbed.daemons import RelocdHost
 from tests.testbed.netns import in_netns
@@ -104,3 +105,42 @@ def test_one_segment_is_proven_and_two_are_refused(scene: Scene, witness: Witnes
     assert f"({ROUTED_SUBNET}.0/24)" in reply.stderr
     assert "type vxlan" in reply.stderr
     witness.runs_on_a()
+
+
+TUNNEL = {**ALLOW, "xen-relocation-l2": "tunnel"}
+
+
+def test_bridges_that_are_apart_are_joined_for_as_long_as_a_guest_needs_it(
+    scene: Scene, witness: Witness
+) -> None:
+    """Behind a router, the guest keeps its address and its connections, and packets of full size."""
+    a, b = scene.a, scene.b
+    for host in (a, b):
+        host.reload(TUNNEL)
+    assert "joins them by a tunnel" in segment_check(a, b)["text"]
+    assert not tunnels(a) + tunnels(b)
+    with scene.udp() as udp, scene.tcp() as tcp:
+        udp.wait_answered()
+        move = scene.move(a, b, udp)
+        assert move.after.follows(move.before)
+        assert move.after.bad == 0
+        tcp.wait_more(5)
+        assert len(tunnels(a)) == len(tunnels(b)) == 1
+        scene.client.run(["ping", "-c", "2", "-s", "1472", "-M", "do", GUEST_IP])
+        b.kill()
+        b.start()
+        tcp.wait_more(5)
+        assert len(tunnels(b)) == 1
+        scene.move(b, a, udp)
+        tcp.wait_more(5)
+        assert not tcp.stats().error
+    wait_until(lambda: not tunnels(a) + tunnels(b), "the tunnel is not taken away")
+    witness.runs_on_a()
+
+
+def tunnels(host: RelocdHost) -> list[str]:
+    """Tunnels of a host: devices and records."""
+    devices = host.host.links("vxlan")
+    records = [path.stem for path in host.state_dir.glob("tunnels/*.sxp")]
+    assert len(devices) == len(records)
+    return devices

@@ -50,7 +50,7 @@ def answering(name: str) -> Iterator[None]:
     def work() -> None:
         while not stop.is_set():
             readable, _, _ = select.select([sock], [], [], 0.02)
-            if readable and probing.received(sock, Kind.ASK, KEY, "br0"):
+            if readable and Kind.ASK in probing.received(sock, KEY, "br0"):
                 probing.answer(sock, KEY, "br0")
 
     thread = threading.Thread(target=work)
@@ -66,7 +66,7 @@ def answering(name: str) -> Iterator[None]:
 def asked(key: bytes = KEY) -> frozenset[str]:
     ends = probing.open_ends(["br0"], ["br0", "br1"])
     try:
-        return probing.ask(ends.sockets, key, WAIT_S)
+        return probing.ask(ends.sockets, key, WAIT_S).answers
     finally:
         ends.close()
 

@@ -47,7 +47,7 @@ from relocd.wire.messages import (
     decode,
     encode,
 )
-from relocd.wire.network import End, Probe, Probing, Tunnel, Tunnelled, TunnelUse, TunnelUsed
+from relocd.wire.network import End, MakeTunnel, Probe, Probing, TunnelMade, TunnelUse, TunnelUsed
 from tests.strategies import domain_configs
 
 texts = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), max_size=200).map(printable)
@@ -75,6 +75,7 @@ sources = st.builds(
     st.dictionaries(_registers, st.integers(0, (1 << 32) - 1), max_size=8),
     st.lists(_disks, max_size=3).map(lambda disks: {disk.path: disk for disk in disks}),
     st.frozensets(words, max_size=8),
+    texts,
 )
 _nonces = st.binary(min_size=16, max_size=16).map(bytes.hex)
 _bridges = st.from_regex(r"[A-Za-z0-9_-]{1,15}", fullmatch=True)
@@ -136,8 +137,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Resumed, sizes.filter(lambda us: us <= 1 << 40), st.none() | st.integers(0, 1 << 40)),
     st.builds(Probe, _nonces, st.sampled_from(L2Mode), _ends),
     st.builds(Probing, _nonces, st.sampled_from(L2Mode), _ends),
-    st.builds(Tunnel, _bridges, st.integers(1, (1 << 24) - 1), st.integers(1, 65535)),
-    st.builds(Tunnelled, st.sampled_from(End), texts),
+    st.builds(MakeTunnel, _bridges, st.integers(1, (1 << 24) - 1), st.integers(1, 65535)),
+    st.builds(TunnelMade, st.sampled_from(End), texts),
     st.builds(TunnelUse, st.integers(1, (1 << 24) - 1)),
     st.builds(TunnelUsed, st.booleans()),
     st.builds(Abort, words, texts),
@@ -255,8 +256,8 @@ def _probe(ends: bytes, nonce: bytes = b"00" * 16) -> bytes:
         (_probe(b"(br0 ready '' 10.0.0.1/24 '')"), "a subnet cannot be understood"),
         (_probe(b"(br0 ready '' '" + b"10.0.0.0/24 " * 17 + b"' '')"), "more than 16 subnets"),
         (_probe(b"(br0 ready '' '' '')" * 9), "more than 8 entries"),
-        (b"(tunnel (bridge br0) (vni 16777216) (port 4789))", "from 1 to"),
-        (b"(tunnel (bridge 'br 0') (vni 1) (port 4789))", "cannot be the name of a bridge"),
+        (b"(make-tunnel (bridge br0) (vni 16777216) (port 4789))", "from 1 to"),
+        (b"(make-tunnel (bridge 'br 0') (vni 1) (port 4789))", "cannot be the name of a bridge"),
         (b"\xff", "not UTF-8"),
         (b"(" * 200, "deep"),
     ],
