@@ -101,17 +101,21 @@ class Tunnels:
 
     async def going(self, domain: UUID, bridges: Iterable[str], remote: str) -> None:
         """A domain of this host is about to be proposed to a host. On disk when this returns."""
-        await self._note(bridges, lambda tunnel: tunnel.going(domain, remote))
+        await self._note(bridges, remote, lambda tunnel: tunnel.going(domain, remote))
 
     async def coming(self, domain: UUID, bridges: Iterable[str], remote: str) -> None:
         """A domain has been promised a place here. On disk when this returns."""
-        await self._note(bridges, lambda tunnel: tunnel.coming(domain, remote))
+        await self._note(bridges, remote, lambda tunnel: tunnel.coming(domain, remote))
 
-    async def _note(self, bridges: Iterable[str], change: Callable[[Tunnel], Tunnel]) -> None:
+    async def _note(self, bridges: Iterable[str], remote: str, change: Callable[[Tunnel], Tunnel]) -> None:
+        """From here on it is the relocation that speaks for a tunnel."""
         names = frozenset(bridges)
         for tunnel in list(self._tunnels.values()):
-            if tunnel.bridge in names and change(tunnel) != tunnel:
-                await self._save(change(tunnel))
+            if tunnel.bridge in names:
+                if change(tunnel) != tunnel:
+                    await self._save(change(tunnel))
+                if tunnel.remote == remote:
+                    self._fresh.pop(tunnel.vni, None)
 
     def touch(self, remote: str) -> None:
         """A relocation from there has begun: it may rest on what is there now."""
