@@ -1,27 +1,32 @@
 """TLS 1.3 on lanes. Keys are made for one relocation, and each side accepts one certificate only: its peer's.
 
-OpenSSL must not be called for one connection by two threads at once. So a lock is held for each call, and no call
-waits: the socket does not block, and a thread that has to wait does so in poll(2), without the lock. One direction
-never holds the other one up for longer than a record, 16 KiB, takes.
+OpenSSL must not be called for one connection by two threads at once, and lane 0 carries the hypervisor's answers back
+while pages rush by. So OpenSSL works on memory only, under a lock and without ever waiting; the socket is read and
+written outside of that lock, in pieces of many records, since a record of 16 KiB alone is not worth a system call.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from typing import Final
 
 from relocd.carrier.control import LaneSecurity
-from relocd.carrier.links import wait_for, wait_readable
+from relocd.carrier.links import wait_readable
 from relocd.errors import StreamError
+from relocd.tls.channel import Channel
 
 HANDSHAKE_S: Final = 10.0
-"""For a peer whose carrier has got its lanes already, or is about to."""
+"""For a peer whose carrier has got its lanes already, or is about to. The whole of it, whatever comes meanwhile."""
+PIECE_BYTES: Final = 128 << 10
+"""What is encrypted before it is sent, and received before it is decrypted: a lane's buffer."""
+ANSWERS_BYTES_MAX: Final = 64 << 10
+"""What TLS itself has to answer leaves with the next frame. A peer that asks for more than this keeps us busy."""
 
 
 class Armour:
@@ -38,76 +43,94 @@ class Armour:
             return TlsLink(sock, self._shake_hands(sock))
         except OSError as error:
             raise StreamError(f"lane {number} could not be encrypted: {_reason(error)}") from None
+        finally:
+            sock.settimeout(None)
 
-    def _shake_hands(self, sock: socket.socket) -> ssl.SSLSocket:
-        own = sock.dup()  # what TLS wraps is taken from who wraps it
-        own.settimeout(HANDSHAKE_S)
-        wrapped = self._context.wrap_socket(own, server_side=self._server_side, do_handshake_on_connect=False)
-        wrapped.do_handshake()
-        if wrapped.getpeercert(binary_form=True) != self._peer:
+    def _shake_hands(self, sock: socket.socket) -> Channel:
+        deadline_s = time.monotonic() + HANDSHAKE_S
+        channel = Channel(self._context, server_side=self._server_side)
+        if not self._server_side:
+            channel.begin()
+        while not channel.established:
+            sock.sendall(channel.outgoing())
+            try:
+                channel.feed(_piece(sock, deadline_s))
+                channel.shake()
+            except OSError:
+                with contextlib.suppress(OSError):  # the peer is told why, if it listens
+                    sock.sendall(channel.outgoing())
+                raise
+        sock.sendall(channel.outgoing())
+        if channel.peer_certificate() != self._peer:
             raise OSError("the peer shows another certificate than it has announced")
-        wrapped.setblocking(False)
-        return wrapped
+        return channel
 
 
 class TlsLink:
     """A socket with TLS around it."""
 
-    def __init__(self, sock: socket.socket, wrapped: ssl.SSLSocket) -> None:
+    def __init__(self, sock: socket.socket, channel: Channel) -> None:
         self._sock = sock
-        self._tls = wrapped
+        self._channel = channel
         self._turn = threading.Lock()
+        self._arriving = memoryview(bytearray(PIECE_BYTES))
 
     def send(self, parts: Sequence[memoryview]) -> None:
         for part in parts:
             left = part.cast("B")
             while len(left):
-                left = left[self._send_some(left) :]
-
-    def _send_some(self, data: memoryview) -> int:
-        while True:
-            try:
-                with self._turn:
-                    return self._tls.send(data)
-            except ssl.SSLWantWriteError:
-                wait_for(self._sock, select.POLLOUT)
-            except ssl.SSLWantReadError:
-                wait_readable(self._sock)
+                self._sock.sendall(self._encrypt(left[:PIECE_BYTES]))
+                left = left[PIECE_BYTES:]
 
     def receive(self, memory: memoryview) -> int:
         got = 0
         while got < len(memory):
-            size = self._receive_some(memory[got:])
-            if not size:
+            size = self._decrypt(memory[got:])
+            if not size and not self._more():
                 break
             got += size
         return got
 
-    def _receive_some(self, memory: memoryview) -> int:
-        while True:
-            try:
-                with self._turn:
-                    return self._tls.recv_into(memory)
-            except ssl.SSLWantReadError:
-                wait_readable(self._sock)
-            except ssl.SSLWantWriteError:
-                wait_for(self._sock, select.POLLOUT)
-
     def wait(self) -> None:
         with self._turn:
-            there = self._tls.pending()
+            there = self._channel.holds_something
         if not there:
             wait_readable(self._sock)
 
     def send_last(self, data: bytes) -> None:
-        with contextlib.suppress(OSError), self._turn:
-            self._tls.send(data)
+        with contextlib.suppress(OSError):
+            self._sock.send(self._encrypt(memoryview(data)), socket.MSG_DONTWAIT)
 
     def end(self) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # not the wrapped one's: that would go on in plain for other threads
+        with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+
+    def _encrypt(self, data: memoryview) -> bytes:
+        with self._turn:
+            self._channel.send(data)
+            return self._channel.outgoing()
+
+    def _decrypt(self, memory: memoryview) -> int:
+        with self._turn:
+            size = self._channel.take(memory)
+            if self._channel.unsent_bytes > ANSWERS_BYTES_MAX:
+                raise OSError("the peer wants new keys again and again")
+            return size
+
+    def _more(self) -> bool:
+        """Receive; False if there is nothing more to come."""
+        size = 0 if self._channel.ended else self._sock.recv_into(self._arriving)
+        with self._turn:
+            self._channel.feed(self._arriving[:size])
+        return size > 0
+
+
+def _piece(sock: socket.socket, deadline_s: float) -> bytes:
+    sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+    piece = sock.recv(PIECE_BYTES)
+    if not piece:
+        raise OSError("the peer closed it")
+    return piece
 
 
 def _context(security: LaneSecurity, peer: bytes, *, server_side: bool) -> ssl.SSLContext:

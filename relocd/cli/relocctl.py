@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from relocd.cli import access as access  # registers its commands
 from relocd.cli import commands, console, domainfile, failures, records, render
 from relocd.cli.client import Client, JsonObject
 from relocd.cli.exitcodes import INTERRUPTED, REFUSED, SUCCESS
@@ -16,10 +15,7 @@ from relocd.cli.forecast import prediction_text
 from relocd.cli.frame import answer, cli, domain_argument, echo_json, host_argument, port_option, verb
 from relocd.cli.progress import JsonView, View, view_for
 from relocd.cli.quantities import limit_options
-from relocd.cli.tls import tls
 from relocd.errors import RelocdError, UsageError
-
-cli.add_command(tls)
 
 
 @verb(

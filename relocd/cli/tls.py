@@ -14,6 +14,7 @@ import click
 from relocd.cli import failures
 from relocd.cli.exitcodes import SUCCESS
 from relocd.cli.failures import printable
+from relocd.cli.frame import cli
 from relocd.errors import RelocdError
 from relocd.tls import files
 from relocd.tls.authority import AUTHORITY_DAYS, HOST_DAYS, issue, new_authority
@@ -29,7 +30,7 @@ Three hosts, the authority on the first:
 """
 
 
-@click.group(epilog=EPILOG)
+@cli.group(epilog=EPILOG)
 def tls() -> None:
     """Make and install the certificates with which hosts prove who they are.
 

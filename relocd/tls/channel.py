@@ -46,14 +46,48 @@ class Channel:
 
     def begin(self) -> None:
         """Say the first word, as a client."""
-        self._shake()
+        self.shake()
 
     def receive(self, data: bytes) -> bytes:
         """Take what came in; return what it says. ``established`` and ``ended`` may have become true."""
         self._incoming.write(data)
         if not self.established:
-            self._shake()
+            self.shake()
         return self._read() if self.established else b""
+
+    def shake(self) -> None:
+        """Go on with the handshake, with what was fed; ``established`` tells whether that was all."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        self.established = True
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take what came in, for :meth:`take`."""
+        self._incoming.write(data)
+
+    def take(self, memory: memoryview) -> int:
+        """What was fed says so much, which is in ``memory``, which must not be empty: a record, 16 KiB, at most.
+
+        0 if more must be fed first, or if the peer has ended: ``ended`` tells.
+        """
+        try:
+            size: int = self._tls.read(len(memory), memory)  # type: ignore[assignment]  # not bytes in this form
+        except ssl.SSLWantReadError:
+            return 0
+        self.ended = not size
+        return size
+
+    @property
+    def holds_something(self) -> bool:
+        """Something was fed that was not taken yet; it may be a part of a record."""
+        return bool(self._tls.pending() or self._incoming.pending)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much :meth:`outgoing` would return."""
+        return self._outgoing.pending
 
     def send(self, data: bytes | memoryview) -> None:
         """Say something, as soon as the channel is established."""
@@ -75,17 +109,9 @@ class Channel:
         """The peer's certificate, which was verified, in binary form."""
         return self._tls.getpeercert(binary_form=True) or b""
 
-    def _shake(self) -> None:
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            return
-        self.established = True
-
     def _read(self) -> bytes:
-        said = b""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            while piece := self._tls.read(_READ_BYTES):
-                said += piece
-            self.ended = True
-        return said
+        said = bytearray()
+        memory = memoryview(bytearray(_READ_BYTES))
+        while size := self.take(memory):
+            said += memory[:size]
+        return bytes(said)

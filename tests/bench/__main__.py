@@ -12,6 +12,7 @@ from typing import Any
 from attrs import asdict, evolve
 
 from tests.bench.compare import compare
+from tests.bench.encrypted import encrypted
 from tests.bench.figures import Figures, Load
 from tests.bench.four import four
 from tests.bench.machine import Machine, machine
@@ -45,6 +46,8 @@ def _run(name: str, scenario: Scenario, *, tls: bool) -> Result:
     for load in scenario.loads:
         if scenario.kind is Kind.FOUR:
             found, bad = four(load, scenario.link, scenario.runs, _tell)
+        elif scenario.kind is Kind.ENCRYPTED:
+            found, bad = encrypted(load, scenario.link, scenario.runs, _tell)
         else:
             methods = [METHODS[peer] for peer in scenario.peers]
             found, bad = compare(load, scenario.link, scenario.runs, methods, _tell, tls=tls)
@@ -105,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated")
     add("--peer", action="append", choices=METHODS, help="only this of QEMU's methods; may be repeated")
     add("--runs", type=_positive, help="moves of each, in turn, instead of the scenario's own number")
-    add("--tls", action="store_true", help="relocd's hosts require TLS (not where four guests move)")
+    add("--tls", action="store_true", help="relocd's hosts require TLS (not in four and tls)")
     add("--memory", type=_positive, help="of the scenario's largest guest, MiB; all else in proportion")
     add("--json", type=Path, metavar="FILE", help="write every figure here")
     add("--plot-dir", type=Path, metavar="DIRECTORY", help="draw each scenario into a file of its name here")

@@ -7,6 +7,7 @@ from enum import Enum
 
 from attrs import frozen
 
+from tests.bench.encrypted import PLAIN
 from tests.bench.figures import OWN, Load
 from tests.bench.four import ALONE, AT_ONCE, IN_TURN
 from tests.bench.goals import Goal, deviation, least, ratio
@@ -20,6 +21,7 @@ class Kind(Enum):
 
     PAIRS = "contenders in turn"
     FOUR = "four guests at once and one after another"
+    ENCRYPTED = "relocd with TLS and without, in turn"
 
 
 @frozen
@@ -48,6 +50,8 @@ BLACKOUT_20MS = (
     Goal("blackout, median, to tcp 20 ms", ratio("blackout_ms", OWN, TCP_20MS), 1.0),
     Goal("blackout, worst, to tcp 20 ms", ratio("blackout_ms", OWN, TCP_20MS, max), 1.0),
 )
+TLS_TIMES = 1 / 0.7
+"""TLS may cost so much that 0.7 of the throughput is left."""
 SIZES_MIB = (1024, 2048, 4096, 8192)
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -113,5 +117,14 @@ SCENARIOS: Mapping[str, Scenario] = {
             Goal("blackout, worst, to one alone", ratio("blackout_ms", OWN, ALONE, max), 1.5),
         ),
         Kind.FOUR,
+    ),
+    "tls": Scenario(
+        "no limit, incompressible, with TLS and without",
+        (Load(content="random"),),
+        None,
+        5,
+        (),
+        (Goal("total time, to plain", ratio("total_s", OWN, PLAIN), TLS_TIMES), PRIVATE),
+        Kind.ENCRYPTED,
     ),
 }

@@ -7,6 +7,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bench.encrypted import PLAIN
 from tests.bench.figures import OWN, Figures
 from tests.bench.four import ALONE, AT_ONCE, IN_TURN
 from tests.bench.goals import Goal, covered_s, deviation, least, line, middle, ratio, summary
@@ -89,10 +90,10 @@ def test_every_goal_of_a_scenario_can_be_judged_by_those_who_are_in_it(name: str
     scenario = SCENARIOS[name]
     row = evolve(ROW, cpu_s=1.0, blackout_ms=1.0, private_mib=1.0)
     everyone = [evolve(row, memory_mib=load.memory_mib) for load in scenario.loads]
-    names = (
-        [ALONE, AT_ONCE, IN_TURN]
-        if scenario.kind is Kind.FOUR
-        else [METHODS[peer].name for peer in scenario.peers]
-    )
-    runs = dict.fromkeys([*names, OWN], everyone)
+    names = {
+        Kind.PAIRS: [METHODS[peer].name for peer in scenario.peers],
+        Kind.FOUR: [ALONE, AT_ONCE, IN_TURN],
+        Kind.ENCRYPTED: [PLAIN],
+    }
+    runs = dict.fromkeys([*names[scenario.kind], OWN], everyone)
     assert [goal.name for goal in scenario.goals if goal.judge(runs).reached is None] == []

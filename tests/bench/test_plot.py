@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from attrs import evolve
 
+from tests.bench.encrypted import PLAIN
 from tests.bench.figures import OWN, Figures
 from tests.bench.four import ALONE, AT_ONCE, GUESTS, IN_TURN
 from tests.bench.machine import Machine
@@ -46,6 +47,8 @@ def result(name: str, peer: Figures = ROW) -> Result:
     ]
     if scenario.kind is Kind.FOUR:
         runs = {IN_TURN: own, AT_ONCE: own, ALONE: own * GUESTS, OWN: own * GUESTS}
+    elif scenario.kind is Kind.ENCRYPTED:
+        runs = {PLAIN: own, OWN: own}
     else:
         runs = {**{METHODS[method].name: [peer] for method in scenario.peers}, OWN: own}
     return Result.of(name, scenario, runs, 0)

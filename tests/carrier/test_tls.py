@@ -71,7 +71,7 @@ def test_the_return_path_works_while_pages_rush_by(lanes: int) -> None:
 class Watched:
     """Passes calls on to a connection, and notes whether two were ever under way at once."""
 
-    def __init__(self, wrapped: ssl.SSLSocket) -> None:
+    def __init__(self, wrapped: ssl.SSLObject) -> None:
         self._wrapped = wrapped
         self._busy = threading.Lock()
         self.overlapped = False
@@ -103,9 +103,9 @@ def test_openssl_is_never_called_by_two_threads_at_once() -> None:
             thread.start()
         for thread in shaking:
             thread.join(20)
-        watched = [Watched(link._tls) for link in links]
+        watched = [Watched(link._channel._tls) for link in links]
         for link, watch in zip(links, watched, strict=True):
-            link._tls = watch  # type: ignore[assignment]  # stands for a connection
+            link._channel._tls = watch  # type: ignore[assignment]  # stands for a connection
         threads = [threading.Thread(target=link.send, args=([content],)) for link in links]
         threads += [
             threading.Thread(target=link.receive, args=(memory,))
@@ -173,13 +173,36 @@ def test_another_peer_is_not_let_in(
         assert both.source.last(control.CarrierFailed)
 
 
-def test_who_does_not_shake_hands_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "HANDSHAKE_S", 0.2)
+@pytest.mark.parametrize("dripping", [False, True])
+def test_who_does_not_shake_hands_is_left(monkeypatch: pytest.MonkeyPatch, dripping: bool) -> None:
+    monkeypatch.setattr(tls, "HANDSHAKE_S", 0.3)
     near, far = tcp_pair()
+    left = threading.Event()
+
+    def drip() -> None:
+        while dripping and not left.wait(0.02):
+            far.send(b"\0")
+
     with near, far:
-        far.send(b"\x16")
+        far.send(b"\x16\3\1\x40\0\1\0\x3f")  # a record of 16 KiB begins, and in it a client's hello
+        dripper = threading.Thread(target=drip)
+        dripper.start()
         with pytest.raises(StreamError, match="lane 3 could not be encrypted: the peer did not shake hands"):
             tls.Armour(BOTH[1], server_side=True).link(near, 3)
+        left.set()
+        dripper.join()
+
+
+def test_who_keeps_tls_busy_is_left() -> None:
+    near, far = tcp_pair()
+    with near, far:
+        shaking = threading.Thread(target=lambda: tls.Armour(BOTH[0], server_side=False).link(far, 0))
+        shaking.start()
+        link = tls.Armour(BOTH[1], server_side=True).link(near, 0)
+        shaking.join(20)
+        link._channel.send(bytes(tls.ANSWERS_BYTES_MAX))  # as answers would gather that nobody sends
+        with pytest.raises(OSError, match="new keys again and again"):
+            link.receive(memoryview(bytearray(1)))
 
 
 def test_an_older_tls_is_refused() -> None:
