@@ -15,7 +15,7 @@ from relocd.daemon.dialogue import Dialogue
 from relocd.host import facts
 from relocd.model import DomainConfig
 from relocd.net.probing import Ends, Heard, ask, open_ends
-from relocd.preflight.result import Check, Verdict
+from relocd.preflight.result import Check, Verdict, failures
 from relocd.preflight.segments import agreed_mode, unproven
 from relocd.segment.probe import NONCE_BYTES, WAIT_S, probe_key
 from relocd.segment.proof import BridgeEnd, EndState, same_bridge
@@ -30,11 +30,12 @@ def bridges_of(domain: DomainConfig) -> tuple[str, ...]:
     return tuple(sorted({vif.bridge for vif in domain.vifs}))
 
 
-def own_checks(theirs: Hello, domain: DomainConfig, host: str) -> tuple[Check, ...]:
-    """What a target that does not know the feature cannot say itself."""
-    if not domain.vifs or FEATURE in theirs.features:
-        return ()
-    return (Check("segment", Verdict.WARN, *unproven(host)),)
+def completed(checks: tuple[Check, ...], domain: DomainConfig, host: str) -> tuple[Check, ...]:
+    """All checks of a target, with what one that does not know the probe cannot say itself."""
+    lacks_bridges = any(check.name == "bridges" for check in failures(checks))
+    if not domain.vifs or lacks_bridges or any(check.name == "segment" for check in checks):
+        return checks
+    return (*checks, Check("segment", Verdict.WARN, *unproven(host)))
 
 
 def open_bridges(names: tuple[str, ...]) -> Ends:

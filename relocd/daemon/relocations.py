@@ -22,7 +22,7 @@ from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import source_facts, stamped, target_facts
 from relocd.daemon.measure import Measurements
-from relocd.daemon.probing import FEATURE, bridges_of, own_checks, probed
+from relocd.daemon.probing import FEATURE, bridges_of, completed, probed
 from relocd.daemon.segments import Segments
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
@@ -139,7 +139,7 @@ class Relocations:
             proposal = await probed(self.context, dialogue, theirs, proposal)
             dialogue.send(stamped(proposal))
             checks = expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
-            return (*checks, *own_checks(theirs, domain, peer.host))
+            return completed(checks, domain, peer.host)
         finally:
             dialogue.close()
 

@@ -185,7 +185,12 @@ class Tunnels:
             await self._save(tunnel)
             if before is not None and before.vni != vni:
                 await self._remove(before)
-            await self._make_device(tunnel)
+            try:
+                await self._make_device(tunnel)
+            except DriverError:
+                if before is None:
+                    await self._remove(tunnel)
+                raise
         self.log.info(
             "tunnel {vni} joins {bridge} with that of {remote}", vni=vni, bridge=bridge, remote=tunnel.remote
         )

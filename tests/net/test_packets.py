@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
@@ -150,3 +152,17 @@ def test_the_first_frame_of_a_guest_is_seen_where_its_port_is(network: IPRoute) 
     assert first_frame(watch) is None  # by an uplink
     guest.close()
     watch.close()
+
+
+def test_without_the_right_to_send_a_bridge_says_so(network: IPRoute) -> None:
+    """A daemon without CAP_NET_RAW; setpriv(1) is of util-linux."""
+    program = (
+        "from relocd.net.probing import open_ends\n"
+        "(end,) = open_ends(['br0'], ['br0']).ends\n"
+        "print(end.state.value, end.text)\n"
+    )
+    limits = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"]
+    done = subprocess.run(
+        [*limits, sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "unable relocd may not open packet sockets (it needs CAP_NET_RAW)\n"
