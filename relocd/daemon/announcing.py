@@ -22,7 +22,7 @@ from relocd.wire.messages import Resumed
 
 #: How long the source's ``resumed`` waits for the first frame. A guest with open connections sends within some tens
 #: of milliseconds; one that is silent costs the source's clean-up so much time, and the domain none.
-FIRST_FRAME_WAIT_S = 0.25
+FIRST_FRAME_WAIT_S = 0.5
 
 
 @implementer(IReadDescriptor)

