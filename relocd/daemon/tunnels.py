@@ -237,6 +237,8 @@ class Tunnels:
             tunnel = await self._settle(vni)
             if tunnel is None or self._wanted(tunnel) or await self._peer_needs(tunnel):
                 continue
+            if not self._looking.running:
+                return  # the daemon stops
             async with self._changing:
                 now = await self._settle(vni)  # the question took a while
                 if now is not None and not self._wanted(now):

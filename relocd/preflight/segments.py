@@ -64,10 +64,11 @@ def _untried(crossing: Crossing, ends: str, stopped: Verdict, remedy: str) -> tu
     if strangers(crossing.source.subnets, crossing.target.subnets):
         text = f"{ends} have no subnet in common, and no probe could be sent ({why})"
         return stopped, text, remedy
+    absent = EndState.ABSENT in (crossing.source.state, crossing.target.state)
     return (
         Verdict.WARN,
         f"whether {ends} are the same network segment could not be tried: {why}",
-        "relocd needs CAP_NET_RAW on both hosts to try it.",
+        "Make sure that they are." if absent else "relocd needs CAP_NET_RAW on both hosts to try it.",
     )
 
 
