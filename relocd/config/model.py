@@ -8,6 +8,9 @@ from attrs import frozen
 
 MIB = 1024 * 1024
 
+QEMU_USER = "relocd-qemu"
+"""The default of qemu-user, which need not exist."""
+
 
 class Compression(enum.StrEnum):
     """Which codec the lanes use for pages."""
@@ -96,6 +99,8 @@ class Config:
     max_incoming: int = 4
     max_outgoing: int = 4
     max_connections: int = 64
+    max_connections_per_host: int = 32
+    max_handshakes: int = 48
     boot_file_limit_bytes: int = 256 * MIB
     boot_store_limit_bytes: int = 2048 * MIB
     disk_paths: tuple[str, ...] = ("/dev", "/var/lib/xen/images", "/var/lib/libvirt/images", "/srv")
@@ -103,6 +108,7 @@ class Config:
     qemu_binary: str = "qemu-system-x86_64"
     qemu_accelerator: AcceleratorChoice = AcceleratorChoice.AUTO
     qemu_machine: str = "q35"
+    qemu_user: str = QEMU_USER
     qemu_cpu: str = ""  # empty: the driver's default model
     console_limit_kib: int = 1024
     dom0_min_mem_mib: int = 256
