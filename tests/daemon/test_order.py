@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from relocd.config.model import L2Mode
 from relocd.convergence.terms import Wishes, agree
 from relocd.daemon import beginnings
 from relocd.daemon.bandwidth import Bandwidth
@@ -27,6 +28,7 @@ from relocd.handover.source import SourceEffect, SourceState
 from relocd.handover.target import TargetEffect, TargetState
 from relocd.model import DomainConfig
 from relocd.wire import messages as m
+from relocd.wire import network as n
 from relocd.wire.messages import Decision, Intent, Message
 from tests.daemon.rig import Daemon
 from tests.reactor import call
@@ -128,6 +130,12 @@ def samples(relocation: UUID) -> dict[str, Message]:
         "inquire": m.Inquire(relocation, TOKEN),
         "measure": m.Measure(1, 1),
         "measured": m.Measured(1, 1),
+        "probe": n.Probe("00" * 16, L2Mode.REQUIRE, ()),
+        "probing": n.Probing("00" * 16, L2Mode.REQUIRE, ()),
+        "make-tunnel": n.MakeTunnel("xenbr0", 1, 4789),
+        "tunnel-made": n.TunnelMade(n.End.MADE),
+        "tunnel-use": n.TunnelUse(1),
+        "tunnel-used": n.TunnelUsed(needed=True),
         "abort": m.Abort("cancelled", "enough"),
         "err": m.Problem("protocol", "you are wrong"),
     }
