@@ -191,7 +191,7 @@ def zstd(data: bytes) -> None:
 
 
 def tls(data: bytes) -> None:
-    """A handshake and a word after it, with changes on the way: ``data`` is flights, places and what is changed there.
+    """A handshake and a word after it, changed on the way: ``data`` is flights, places and what is changed there.
 
     The server hears what the client said, or nothing.
     """
