@@ -41,11 +41,11 @@ fuzz: dev ## fuzz all that reads a stranger's bytes, FUZZ_SECONDS for each targe
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
-check: dev ## ruff, mypy --strict, the wall
+check: dev ## ruff, mypy --strict, the wall, the systemd unit
 	@$(BIN)/ruff check relocd tests
 	@$(BIN)/ruff format --check relocd tests
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_wall.py
+	@$(BIN)/python -m pytest -q tests/test_wall.py tests/test_systemd.py
 
 BENCH ?=
 bench: packages dev ## relocd beside QEMU's own migration, in turn (root, about 25 minutes; BENCH="--help" tells how to do less)

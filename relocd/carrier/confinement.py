@@ -7,18 +7,14 @@ thread and cannot be taken off. Whatever else takes a descriptor, or makes anoth
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
+from relocd.carrier import filters
+from relocd.carrier.filters import seccomp
 from relocd.carrier.memory import WRITE_BYTES_MAX
 from relocd.errors import DriverError
 from relocd.pages.items import PAGE_SIZE
-
-try:
-    import pyseccomp as seccomp
-except RuntimeError:  # no libseccomp: nothing can be confined
-    seccomp = None
 
 _HINT: Final = "Set xen-relocation-direct-placement to no on the target, and try again."
 
@@ -62,8 +58,7 @@ def confine(descriptor: int, begin: int, size_bytes: int) -> None:
 
     Raises DriverError if this host has no such filters.
     """
-    if seccomp is None:
-        raise DriverError("the guest's memory cannot be written safely: libseccomp is missing", hint=_HINT)
+    filters.require()
     end = begin + size_bytes
     outside = (
         (seccomp.Arg(3, seccomp.LT, begin),),
@@ -72,10 +67,10 @@ def confine(descriptor: int, begin: int, size_bytes: int) -> None:
         (seccomp.Arg(3, seccomp.GT, end - WRITE_BYTES_MAX), seccomp.Arg(2, seccomp.GT, PAGE_SIZE)),
     )
     try:
-        _refuse({call: (_is(descriptor, argument),) for call, argument in _REFUSED.items()})
-        _refuse(dict.fromkeys(_REFUSED_TO_ALL, ()))
+        filters.refuse({call: (_is(descriptor, argument),) for call, argument in _REFUSED.items()})
+        filters.refuse(dict.fromkeys(_REFUSED_TO_ALL, ()))
         for arguments in outside:
-            _refuse({"pwrite64": (_is(descriptor, 0), *arguments)})
+            filters.refuse({"pwrite64": (_is(descriptor, 0), *arguments)})
     except OSError as error:
         reason = f"the guest's memory cannot be written safely: seccomp: {error.strerror}"
         raise DriverError(reason, hint=_HINT) from error
@@ -83,16 +78,3 @@ def confine(descriptor: int, begin: int, size_bytes: int) -> None:
 
 def _is(descriptor: int, argument: int) -> seccomp.Arg:
     return seccomp.Arg(argument, seccomp.MASKED_EQ, _DESCRIPTOR_BITS, descriptor)
-
-
-def _refuse(calls: Mapping[str, Sequence[seccomp.Arg]]) -> None:
-    """One more filter, beside those that are there: the kernel asks all of them.
-
-    There is one rule for a call in each. libseccomp 2.5.4 compares wrongly where several rules of one filter compare
-    the same argument of a call, and it is longer than 32 bits.
-    """
-    filter_ = seccomp.SyscallFilter(seccomp.ALLOW)
-    filter_.set_attr(seccomp.Attr.CTL_TSYNC, 1)
-    for call, arguments in calls.items():
-        filter_.add_rule(seccomp.ERRNO(errno.EPERM), call, *arguments)
-    filter_.load()

@@ -17,6 +17,7 @@ from attrs import Attribute, asdict, field, fields, frozen
 from relocd.errors import ProtocolError
 from relocd.pages.choice import LEVELS, Compression
 from relocd.pages.limits import LANES_MAX
+from relocd.pages.stream_format import StreamFormat
 from relocd.wire.fields import printable
 
 DATAGRAM_BYTES_MAX: Final = 64 << 10
@@ -114,6 +115,7 @@ class Send:
     compression: Compression = field(default=Compression.AUTO, converter=Compression)
     files: tuple[FileSpec, ...] = field(default=(), converter=_files)
     security: LaneSecurity | None = field(default=None, converter=_security)
+    stream_format: StreamFormat = field(default=StreamFormat.QEMU, converter=StreamFormat)
 
     @property
     def descriptors(self) -> int:
@@ -132,6 +134,7 @@ class Receive:
     files: tuple[FileSpec, ...] = field(default=(), converter=_files)
     stream_bytes_max: int = field(default=0, validator=_count)
     security: LaneSecurity | None = field(default=None, converter=_security)
+    stream_format: StreamFormat = field(default=StreamFormat.QEMU, converter=StreamFormat)
 
     @property
     def descriptors(self) -> int:

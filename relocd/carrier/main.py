@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from typing import Final, NoReturn, assert_never
 
 from relocd.carrier import control
-from relocd.carrier.control import DATAGRAM_BYTES_MAX, DESCRIPTORS_MAX, Command
+from relocd.carrier.control import DATAGRAM_BYTES_MAX, DESCRIPTORS_MAX, Command, LaneSecurity
 from relocd.carrier.process import drop_privileges, tune
 from relocd.carrier.report import Reporter
+from relocd.carrier.seal import seal
 from relocd.carrier.side import Side
 from relocd.carrier.source import Source
 from relocd.carrier.target import Target
+from relocd.carrier.tls import Armour
 from relocd.errors import ProtocolError, RelocdError
 
 NOBODY: Final = 65534
@@ -63,9 +65,11 @@ class Carrier:
     def _obey(self, command: Command, descriptors: Sequence[int]) -> None:
         match command:
             case control.Send():
-                self._begin(Source(self._reporter, command, *_split(descriptors, command.lanes)))
+                armour = self._prepare(command.security, server_side=False)
+                self._begin(Source(self._reporter, command, *_split(descriptors, command.lanes), armour))
             case control.Receive():
-                self._begin(Target(self._reporter, command, *_split(descriptors, command.lanes)))
+                armour = self._prepare(command.security, server_side=True)
+                self._begin(Target(self._reporter, command, *_split(descriptors, command.lanes), armour))
             case control.Memory():
                 self._place(command, descriptors[0])
             case control.Stream():
@@ -79,9 +83,15 @@ class Carrier:
             case _:
                 assert_never(command)
 
-    def _begin(self, side: Source | Target) -> None:
+    def _prepare(self, security: LaneSecurity | None, *, server_side: bool) -> Armour | None:
+        """What encrypts the lanes, if anything does; from here on the process is sealed, and may hear the peer."""
         if self._side is not None:
             raise ProtocolError("a carrier carries one relocation, not two")
+        armour = Armour(security, server_side=server_side) if security is not None else None
+        seal()
+        return armour
+
+    def _begin(self, side: Source | Target) -> None:
         self._side = side
         side.start()
 

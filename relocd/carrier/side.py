@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import ParamSpec
 
-from relocd.carrier.control import LaneSecurity, Totals
+from relocd.carrier.control import Totals
 from relocd.carrier.lanes import HypervisorStream, Lane
 from relocd.carrier.report import Reporter
 from relocd.carrier.tls import Armour
@@ -18,11 +18,6 @@ from relocd.pages.frames import Header, Kind, abort_reason
 P = ParamSpec("P")
 
 
-def armour(security: LaneSecurity | None, *, server_side: bool) -> Armour | None:
-    """What encrypts the lanes, or None."""
-    return Armour(security, server_side=server_side) if security is not None else None
-
-
 class Side:
     """One side of a relocation. An error in any of its threads ends the process (``main`` sees to it)."""
 
@@ -30,6 +25,8 @@ class Side:
         self, reporter: Reporter, sockets: Sequence[socket.socket], armour: Armour | None = None
     ) -> None:
         self.reporter = reporter
+        if armour is not None:
+            armour.trust_peer()
         self.lanes = [Lane(sock, number, armour) for number, sock in enumerate(sockets)]
         self.ended = False  # all was sent or written; from here on the peer and the hypervisor may close
         self._stream: HypervisorStream | None = None

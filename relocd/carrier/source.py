@@ -20,10 +20,12 @@ from relocd.carrier.lanes import Lane
 from relocd.carrier.reader import StreamReader
 from relocd.carrier.report import Reporter
 from relocd.carrier.sender import Job, Sender
-from relocd.carrier.side import Side, armour
+from relocd.carrier.side import Side
+from relocd.carrier.tls import Armour
 from relocd.errors import DriverError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, BatchBuilder
+from relocd.pages.codecs import CODECS
 from relocd.pages.frames import End, FileEnd, Header, Kind
 from relocd.pages.limits import CHUNK_BYTES_MAX, RETURN_BYTES_MAX
 from relocd.pages.squeeze import Compressor
@@ -34,11 +36,16 @@ class Source(Side):
     link."""
 
     def __init__(
-        self, reporter: Reporter, command: Send, lanes: Sequence[socket.socket], files: Sequence[int]
+        self,
+        reporter: Reporter,
+        command: Send,
+        lanes: Sequence[socket.socket],
+        files: Sequence[int],
+        armour: Armour | None = None,
     ) -> None:
-        super().__init__(reporter, lanes, armour(command.security, server_side=False))
+        super().__init__(reporter, lanes, armour)
         self._files = list(zip(command.files, files, strict=True))
-        self._reader = StreamReader()
+        self._reader = StreamReader(CODECS[command.stream_format])
         self.sender = Sender(self.lanes, command.compression, self._reader)
         self._flight = Flight()
         self._turn = threading.Lock()

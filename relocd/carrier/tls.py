@@ -35,7 +35,17 @@ class Armour:
     def __init__(self, security: LaneSecurity, *, server_side: bool) -> None:
         self._server_side = server_side
         self._peer = bytes.fromhex(security.peer)
-        self._context = _context(security, self._peer, server_side=server_side)
+        self._context = _context(security, server_side=server_side)
+
+    def trust_peer(self) -> None:
+        """Read the peer's certificate, which came from the peer: for a process that is sealed by now.
+
+        Raises StreamError.
+        """
+        try:
+            self._context.load_verify_locations(cadata=self._peer)
+        except (OSError, ValueError) as error:
+            raise StreamError(f"the peer's certificate for the lanes does not serve: {error}") from None
 
     def link(self, sock: socket.socket, number: int) -> TlsLink:
         """Shake hands. Raises StreamError if the peer is another one than in the dialogue, or takes too long."""
@@ -133,7 +143,7 @@ def _piece(sock: socket.socket, deadline_s: float) -> bytes:
     return piece
 
 
-def _context(security: LaneSecurity, peer: bytes, *, server_side: bool) -> ssl.SSLContext:
+def _context(security: LaneSecurity, *, server_side: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # a pair of one relocation has no name
@@ -141,7 +151,6 @@ def _context(security: LaneSecurity, peer: bytes, *, server_side: bool) -> ssl.S
     if server_side:
         context.num_tickets = 0
     try:
-        context.load_verify_locations(cadata=peer)
         _load_pair(context, security)
     except (OSError, ValueError) as error:
         raise StreamError(f"the keys of the lanes do not serve: {error}") from None

@@ -360,6 +360,16 @@ SECTIONS = (
                 "an older QEMU.",
             ),
             Key(
+                "qemu-user",
+                "qemu_user",
+                Text(_NAME, "the name of a user of this host"),
+                "The user that QEMU becomes once it has opened disks, network and consoles as root, so that whoever "
+                "breaks out of a guest is not root. Images need not belong to that user. `root` leaves it root. The "
+                "default user need not exist: QEMU stays root then, which the log says; "
+                "`useradd --system relocd-qemu` makes it. It is in use for domains that start or arrive after the "
+                "next start of relocd.",
+            ),
+            Key(
                 "qemu-cpu",
                 "qemu_cpu",
                 Text(rf"({_NAME})?", "a CPU model of this QEMU, or empty"),

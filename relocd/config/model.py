@@ -8,6 +8,9 @@ from attrs import frozen
 
 MIB = 1024 * 1024
 
+QEMU_USER = "relocd-qemu"
+"""The default of qemu-user, which need not exist."""
+
 
 class Compression(enum.StrEnum):
     """Which codec the lanes use for pages."""
@@ -95,6 +98,7 @@ class Config:
     qemu_binary: str = "qemu-system-x86_64"
     qemu_accelerator: AcceleratorChoice = AcceleratorChoice.AUTO
     qemu_machine: str = "q35"
+    qemu_user: str = QEMU_USER
     qemu_cpu: str = ""  # empty: the driver's default model
     console_limit_kib: int = 1024
     dom0_min_mem_mib: int = 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -40,12 +41,16 @@ from relocd.errors import ProtocolError, StreamError
 from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
 from relocd.pages.choice import Compression
+from relocd.pages.stream_format import StreamFormat
 
 #: The descriptor number of the control socket in the carrier.
 CONTROL_FD = 3
 
 #: A carrier that was told to quit and is still there after this many seconds is killed.
 QUIT_WAIT_S = 5.0
+
+_UNASKED = "it ended unasked"
+_FORBIDDEN = "the kernel ended it for a system call that carriers may not make"
 
 
 @frozen
@@ -94,12 +99,13 @@ class Carrier:
         boot_dir: Path,
         config: Config,
         security: LaneSecurity | None = None,
+        stream_format: StreamFormat = StreamFormat.QEMU,
     ) -> None:
-        """Be the source: these lanes, encrypted with ``security``; these boot files first."""
+        """Be the source: these lanes, encrypted with ``security``; these boot files first; such a stream."""
         specs = tuple(FileSpec(file.size_bytes, file.sha256) for file in files)
         opened = [os.open(boot_dir / file.sha256, os.O_RDONLY | os.O_CLOEXEC) for file in files]
         try:
-            command = Send(len(lanes), Compression(config.compression.value), specs, security)
+            command = Send(len(lanes), Compression(config.compression.value), specs, security, stream_format)
             self._command(command, [lane.fileno() for lane in lanes] + opened)
         finally:
             for descriptor in opened:
@@ -115,11 +121,13 @@ class Carrier:
         arrivals: Sequence[Arrival],
         stream_bytes_max: int,
         security: LaneSecurity | None = None,
+        stream_format: StreamFormat = StreamFormat.QEMU,
     ) -> None:
         """Be the target: these lanes, encrypted with ``security``, room for these files, at most so long a stream."""
         specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
         descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
-        self._command(Receive(len(lanes), specs, stream_bytes_max, security), descriptors)
+        command = Receive(len(lanes), specs, stream_bytes_max, security, stream_format)
+        self._command(command, descriptors)
 
     def place_into(self, memory: GuestMemory) -> None:
         """Place pages there instead of in the stream, which is to come after this. Closes the descriptor."""
@@ -180,7 +188,7 @@ class Carrier:
                 self._died(str(error))
                 return
             if not datagram:
-                self._died("it ended unasked")
+                self._wait_for_end()
                 return
             try:
                 event = parse_event(datagram)
@@ -194,6 +202,16 @@ class Carrier:
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's form
         self._died(reason.getErrorMessage())
 
+    def _wait_for_end(self) -> None:
+        """It says nothing more: how it ended is the reason, and it does end, whatever it does."""
+        self._reactor.removeReader(self)
+        self._kill()
+        self._reactor.callLater(QUIT_WAIT_S, self._died, _UNASKED)
+
+    def ended(self, signal_number: int | None) -> None:
+        """The process is gone."""
+        self._died(_FORBIDDEN if signal_number == signal.SIGSYS else _UNASKED)
+
     def _died(self, reason: str) -> None:
         if not self._closed:
             self._forget()
@@ -206,7 +224,7 @@ class Carrier:
 
 
 class _Watcher(ProcessProtocol):
-    """Logs how a carrier ended; the control socket tells the rest."""
+    """Tells how a carrier ended."""
 
     log = Logger()
 
@@ -215,3 +233,4 @@ class _Watcher(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self.log.debug("carrier ended: {reason}", reason=reason.getErrorMessage())
+        self._carrier.ended(getattr(reason.value, "signal", None))

@@ -23,11 +23,10 @@ _log = Logger()
 async def source_facts(context: Context, domain: DomainConfig) -> SourceFacts:
     """This host and a domain as it runs here, for the checks of a peer."""
     roots = ("/",)  # of our own domains; the peer compares only what it allows
-    paths = [disk.path for disk in domain.disks]
     return SourceFacts(
         hypervisor_version=context.driver.facts().version,
         cpu=await _cpu_words(context, domain),
-        disks=await deferToThread(facts.disk_facts, paths, roots, context.driver.disk_in_use),
+        disks=await deferToThread(facts.disk_facts, domain.disks, roots, context.driver.disk_in_use),
     )
 
 
@@ -50,9 +49,8 @@ async def target_facts(
     asked last, and nothing is waited for afterwards: two proposals at a time must not be promised the same.
     """
     roots = context.config.disk_paths
-    paths = [disk.path for disk in domain.disks]
     bridges = await deferToThread(facts.bridges)
-    disks = await deferToThread(facts.disk_facts, paths, roots, context.driver.disk_in_use)
+    disks = await deferToThread(facts.disk_facts, domain.disks, roots, context.driver.disk_in_use)
     cpu = await _cpu_words(context, domain)
     names = arriving()
     return TargetFacts(

@@ -182,7 +182,8 @@ class SourceRelocation(Runner[SourceEffect]):
         try:
             carrier = self._working_carrier()
             config, boot_dir = self._context.config, self._context.boot_dir
-            carrier.send_domain(lanes, files, boot_dir, config, promise.security)
+            stream_format = self._context.driver.stream_format
+            carrier.send_domain(lanes, files, boot_dir, config, promise.security, stream_format)
             self._steering.sends(carrier)
         finally:
             for sock in lanes:

@@ -186,7 +186,8 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._carrier is None:
             raise StreamError("the carrier is gone")
         limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
-        self._carrier.receive_domain(self._lanes.sockets, self._arrivals, limit, self._lanes.security)
+        lanes, stream_format = self._lanes, self._context.driver.stream_format
+        self._carrier.receive_domain(lanes.sockets, self._arrivals, limit, lanes.security, stream_format)
         self._lanes.close()
         await self._listen_when_ready()
 
@@ -194,7 +195,7 @@ class TargetRelocation(Runner[TargetEffect]):
         """Build the domain, paused, unless the relocation ended while this was being got ready."""
         if self.handover.state is not TargetState.RESERVED:
             return
-        self._stream = await self._incoming.prepare()
+        self._stream = await self._incoming.prepare(self._context.config.disk_paths)
         await self._listen_when_ready()
 
     async def _listen_when_ready(self) -> None:

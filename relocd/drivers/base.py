@@ -20,6 +20,7 @@ from attrs import frozen
 
 from relocd.config import Config
 from relocd.model import CpuWords, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load, Progress
+from relocd.pages.stream_format import StreamFormat
 
 
 @frozen
@@ -115,10 +116,11 @@ class Outgoing(Protocol):
 class Incoming(Protocol):
     """One domain on its way in: built, paused and not reachable by the network until ``resume``."""
 
-    async def prepare(self) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
         """Build the domain, paused and waiting for its stream; return this side's end of it (see Outgoing.start).
 
-        Boot files must be in the store before.
+        Boot files must be in the store before. Raises DriverError if the hypervisor would open a disk, or something
+        that a disk rests on, in none of the directories ``disk_roots``, whatever its name says.
         """
 
     def memory(self) -> GuestMemory | None:
@@ -142,6 +144,8 @@ class Driver(Protocol):
     """A hypervisor on this host."""
 
     name: str
+    stream_format: StreamFormat
+    """What the streams are that it moves a domain's state with."""
 
     async def start(self) -> None:
         """Probe the hypervisor and take up the domains that run already. Raises DriverError with the way out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from relocd.model import DomainStatus
+from relocd.errors import DriverError
+from relocd.host.images import layers, outside
+from relocd.model import Disk, DomainStatus
 from relocd.preflight.facts import DiskFact, DiskKind
 from relocd.preflight.rules import needed_mib, within
 
@@ -58,7 +61,7 @@ Locked = Callable[[str], bool | None]
 """Whether a hypervisor has locked what lies at a path, None if that cannot be seen."""
 
 
-def disk_fact(path: str, roots: tuple[str, ...], locked: Locked) -> DiskFact:
+def disk_fact(path: str, roots: tuple[str, ...], locked: Locked, image_format: str = "raw") -> DiskFact:
     """What lies at a disk's path. A path that leads out of the allowed directories by a link counts as absent."""
     real = os.path.realpath(path)
     if not within(real, tuple(os.path.realpath(root) for root in roots)):
@@ -78,12 +81,41 @@ def disk_fact(path: str, roots: tuple[str, ...], locked: Locked) -> DiskFact:
         kind=_kind(real, info),
         locked=locked(real) if readable else None,
         samples=_samples(real, size_bytes),
+        problem=_problem(path, roots, image_format) if readable else "",
     )
 
 
-def disk_facts(paths: Iterable[str], roots: tuple[str, ...], locked: Locked) -> dict[str, DiskFact]:
+def disk_facts(disks: Iterable[Disk], roots: tuple[str, ...], locked: Locked) -> dict[str, DiskFact]:
     """One fact for each path that lies in an allowed directory; a peer learns nothing about others."""
-    return {path: disk_fact(path, roots, locked) for path in paths if within(path, roots)}
+    found: dict[str, DiskFact] = {}
+    for disk in disks:
+        if within(disk.path, roots) and not (disk.path in found and found[disk.path].problem):
+            found[disk.path] = disk_fact(disk.path, roots, locked, disk.format)
+    return found
+
+
+def _problem(path: str, roots: tuple[str, ...], image_format: str) -> str:
+    """Why a peer's domain may not have what could be opened; empty if it may."""
+    try:
+        chain = layers(path, image_format)
+    except DriverError as error:
+        return str(error)
+    for place in outside(chain, roots):
+        return f"disk {path} rests on {place}, outside the directories that are allowed for peers' disks"
+    for layer in chain:
+        if _is_held(layer.path):
+            return f"disk {layer.path} is in use by the host itself: mounted, swapped to, or part of a volume"
+    return ""
+
+
+def _is_held(path: str) -> bool:
+    """Whether the kernel uses a block device: open(2) with O_EXCL fails then. QEMU does not ask."""
+    try:
+        if stat.S_ISBLK(Path(path).stat().st_mode):
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def _size_bytes(path: str, info: os.stat_result) -> int:

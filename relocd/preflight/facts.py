@@ -24,7 +24,8 @@ class DiskFact:
     """What was found at a disk's path. ``size_bytes`` is -1 for a device whose size is not known.
 
     ``locked``: a hypervisor of this kind holds it; None if that cannot be seen. ``samples`` are short digests of its
-    content at places that depend on its size only, ``""`` for a place that holds zeros.
+    content at places that depend on its size only, ``""`` for a place that holds zeros. ``problem`` says why it must
+    not be given to a domain of a peer.
     """
 
     path: str
@@ -35,6 +36,7 @@ class DiskFact:
     kind: DiskKind = DiskKind.LOCAL
     locked: bool | None = None
     samples: tuple[str, ...] = ()
+    problem: str = ""
 
 
 @frozen

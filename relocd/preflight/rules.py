@@ -198,6 +198,12 @@ def _disks(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Ite
             )
         elif not fact.readable or not (fact.writable or disk.readonly):
             yield FAIL, f"disk {disk.path} cannot be opened on {facts.host}", "Check its permissions there."
+        elif fact.problem:
+            yield (
+                FAIL,
+                f"on {facts.host} {fact.problem}",
+                "Give the domain a disk of its own, as docs/preflight.md says.",
+            )
         else:
             yield _same_disk(disk, fact, source.disks.get(disk.path), facts.host)
 

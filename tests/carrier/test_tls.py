@@ -89,12 +89,18 @@ class Watched:
         return call
 
 
+def armour(security: LaneSecurity, *, server_side: bool) -> tls.Armour:
+    made = tls.Armour(security, server_side=server_side)
+    made.trust_peer()
+    return made
+
+
 def test_openssl_is_never_called_by_two_threads_at_once() -> None:
     near, far = tcp_pair()
     links: list[tls.TlsLink] = []
     shaking = [
-        threading.Thread(target=lambda: links.append(tls.Armour(BOTH[0], server_side=False).link(near, 0))),
-        threading.Thread(target=lambda: links.append(tls.Armour(BOTH[1], server_side=True).link(far, 0))),
+        threading.Thread(target=lambda: links.append(armour(BOTH[0], server_side=False).link(near, 0))),
+        threading.Thread(target=lambda: links.append(armour(BOTH[1], server_side=True).link(far, 0))),
     ]
     content = memoryview(random.Random(5).randbytes(30_000_000))
     heard = [memoryview(bytearray(len(content))) for _ in range(2)]
@@ -196,9 +202,9 @@ def test_who_does_not_shake_hands_is_left(monkeypatch: pytest.MonkeyPatch, dripp
 def test_who_keeps_tls_busy_is_left() -> None:
     near, far = tcp_pair()
     with near, far:
-        shaking = threading.Thread(target=lambda: tls.Armour(BOTH[0], server_side=False).link(far, 0))
+        shaking = threading.Thread(target=lambda: armour(BOTH[0], server_side=False).link(far, 0))
         shaking.start()
-        link = tls.Armour(BOTH[1], server_side=True).link(near, 0)
+        link = armour(BOTH[1], server_side=True).link(near, 0)
         shaking.join(20)
         link._channel.send(bytes(tls.ANSWERS_BYTES_MAX))  # as answers would gather that nobody sends
         with pytest.raises(OSError, match="new keys again and again"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.config import AcceleratorChoice, Compression, Config, LogLevel
@@ -89,6 +89,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(qemu-binary /opt/qemu/bin/qemu-kvm)", "qemu_binary", "/opt/qemu/bin/qemu-kvm"),
     ("(qemu-accelerator tcg)", "qemu_accelerator", AcceleratorChoice.TCG),
     ("(qemu-machine pc-q35-7.2)", "qemu_machine", "pc-q35-7.2"),
+    ("(qemu-user libvirt-qemu)", "qemu_user", "libvirt-qemu"),
     ("(qemu-cpu Nehalem-v1)", "qemu_cpu", "Nehalem-v1"),
     ("(console-limit 64)", "console_limit_kib", 64),
     ("(dom0-min-mem 0)", "dom0_min_mem_mib", 0),
@@ -331,7 +332,6 @@ forms = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(forms, max_size=4).map("\n".join) | st.text())
 def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):

@@ -29,7 +29,10 @@ BRIDGE = "xenbr0"
 
 
 class Host:
-    """One host: its directories, the driver that runs on it now, and what the driver told."""
+    """One host: its directories, the driver that runs on it now, and what the driver told.
+
+    Hypervisors of host "b" run as a user of their own, those of "a" as root.
+    """
 
     def __init__(self, name: str, root: Path, make: Callable[[Config, DriverPaths], Driver]) -> None:
         self.root = root / name
@@ -85,7 +88,7 @@ class Host:
             self._news.notify_all()
 
     def _new(self) -> Driver:
-        driver = call(self._make, Config(), self.paths)
+        driver = call(self._make, Config(qemu_user="nobody" if self.root.name == "b" else "root"), self.paths)
         call(driver.subscribe, self._hear)
         run(driver.start())
         return driver

@@ -62,6 +62,20 @@ def test_kept_and_read_back() -> None:
             Capabilities.from_json(damaged)
 
 
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("7.2.22", ("-runas", "relocd-qemu")),
+        ("9.0.4", ("-runas", "relocd-qemu")),
+        ("9.1.0", ("-run-with", "user=relocd-qemu")),
+        ("10.0.2", ("-run-with", "user=relocd-qemu")),
+    ],
+)
+def test_how_it_is_told_to_become_a_user(version: str, words: tuple[str, ...]) -> None:
+    assert evolve(KNOWN, version=version).run_as("relocd-qemu") == words
+    assert evolve(KNOWN, version=version).run_as("") == ()
+
+
 def test_what_is_open_is_fixed_by_versioned_names() -> None:
     fixed = KNOWN.fix(evolve(DOMAIN, hypervisor="other"), Config())
     assert (fixed.hypervisor, fixed.machine, fixed.cpu, fixed.accelerator) == (

@@ -94,13 +94,13 @@ e1000,id=nic1,netdev=net1,mac=00:16:3e:00:00:02,bus=pcie.0,addr=0x5,romfile=
 -blockdev
 driver=file,node-name=file0,filename=/srv/web.img,read-only=off,cache.direct=on
 -blockdev
-driver=raw,node-name=disk0,file=file0,read-only=off
+{"driver": "raw", "node-name": "disk0", "file": "file0", "read-only": false}
 -device
 virtio-blk-pci,id=vd0,drive=disk0,bus=pcie.0,addr=0xc
 -blockdev
 driver=host_device,node-name=file1,filename=/dev/vg/data,read-only=on,cache.direct=off
 -blockdev
-driver=qcow2,node-name=disk1,file=file1,read-only=on
+{"driver": "qcow2", "node-name": "disk1", "file": "file1", "read-only": true, "backing": null}
 -device
 virtio-blk-pci,id=vd1,drive=disk1,bus=pcie.0,addr=0xd
 -sandbox
@@ -119,6 +119,14 @@ def test_golden() -> None:
 
 def test_an_arrival_is_built_the_same_but_waits_for_its_stream() -> None:
     assert argv(CONFIG, evolve(LAUNCH, incoming=True)) == [*GOLDEN, "-incoming", "defer"]
+
+
+def test_a_qemu_that_becomes_another_user_may_do_so() -> None:
+    words = argv(CONFIG, evolve(LAUNCH, run_as=("-runas", "relocd-qemu")))
+    assert after(words, "-runas") == "relocd-qemu"
+    assert (
+        after(words, "-sandbox") == "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny"
+    )
 
 
 def test_the_least_domain() -> None:

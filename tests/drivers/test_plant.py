@@ -20,6 +20,8 @@ from relocd.drivers.base import DriverPaths
 from relocd.drivers.qemu import driver as driver_module
 from relocd.drivers.qemu import outgoing as outgoing_module
 from relocd.drivers.qemu import plant as plant_module
+from relocd.drivers.qemu.cmdline import DiskAccess
+from relocd.drivers.qemu.disks import examine, opened_elsewhere
 from relocd.drivers.qemu.driver import QemuDriver
 from relocd.drivers.qemu.store import Store
 from relocd.errors import DriverError
@@ -27,6 +29,7 @@ from relocd.model import Disk, DomainState, Vif
 from relocd.net.names import instance_tag, tap_prefix
 from tests.contracts.move import Move
 from tests.contracts.rigs import BRIDGE, QemuRig
+from tests.qcow2 import write_qcow2
 from tests.reactor import call, run
 
 pytestmark = [pytest.mark.qemu, pytest.mark.netns]
@@ -62,9 +65,73 @@ def test_nothing_is_left_of_a_domain_whose_disk_cannot_be(rig: QemuRig, disk: Di
 def test_qemus_own_reason_is_told_when_it_does_not_start(rig: QemuRig) -> None:
     config = rig.config()
     (disk,) = config.disks
-    with pytest.raises(DriverError, match=r"QEMU did not start: .*not in qcow2 format"):
+    write_qcow2(Path(disk.path), cluster_bits=3)
+    with pytest.raises(DriverError, match=r"QEMU did not start: .*Unsupported cluster size"):
         run(rig.a.driver.create(evolve(config, disks=(evolve(disk, format="qcow2"),))))
     assert [left for left in rig.leftovers(rig.a) if "/log/" not in left] == []
+
+
+def test_an_image_is_opened_with_what_it_rests_on_and_nothing_else(rig: QemuRig, tmp_path: Path) -> None:
+    """Also if it is changed to rest on something else between the look at it and QEMU's own."""
+    base = write_qcow2(tmp_path / "base.qcow2")
+    top = write_qcow2(tmp_path / "top.qcow2", backing=str(base), backing_format="qcow2")
+    config = evolve(rig.config(), disks=(Disk(str(top), "xvda", "qcow2"),))
+    run(rig.a.driver.create(config, paused=True))
+    (process,) = rig.processes(rig.a)
+    assert {str(base), str(top)} <= {file.path for file in process.open_files()}
+    assert list(opened_elsewhere(process.pid, [str(tmp_path), str(rig.a.root)])) == []
+    assert set(opened_elsewhere(process.pid, [str(rig.a.root)])) == {str(base), str(top)}
+
+
+def test_a_name_that_an_image_gets_meanwhile_is_not_followed(
+    rig: QemuRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = write_qcow2(tmp_path / "top.qcow2")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * 4096)
+
+    def exchange(disk: Disk, roots: tuple[str, ...]) -> DiskAccess:
+        found = examine(disk, roots)
+        write_qcow2(top, backing=str(secret), backing_format="raw")
+        return found
+
+    monkeypatch.setattr(plant_module, "examine", exchange)
+    run(rig.a.driver.create(evolve(rig.config(), disks=(Disk(str(top), "xvda", "qcow2"),)), paused=True))
+    (process,) = rig.processes(rig.a)
+    opened = {file.path for file in process.open_files()}
+    assert str(top) in opened
+    assert str(secret) not in opened
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_an_arrival_whose_disk_leads_elsewhere_is_not_built(
+    rig: QemuRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    inside, secret = tmp_path / "srv", tmp_path / "secret.img"
+    inside.mkdir()
+    for path in (inside / "disk.img", secret):
+        path.write_bytes(bytes(1 << 16))
+    config = evolve(rig.config(), disks=(Disk(str(inside / "disk.img"), "xvda"),))
+    config = run(rig.a.driver.create(config)).config
+    run(rig.a.driver.destroy(config.uuid))
+
+    def lead_astray() -> None:
+        (inside / "disk.img").unlink()
+        (inside / "disk.img").symlink_to(secret)
+
+    def exchange(disk: Disk, roots: tuple[str, ...]) -> DiskAccess:
+        found = examine(disk, roots)
+        lead_astray()
+        return found
+
+    if when == "before":
+        lead_astray()
+    else:
+        monkeypatch.setattr(plant_module, "examine", exchange)
+    words = "lies outside of" if when == "before" else f"leads to {secret}"
+    with pytest.raises(DriverError, match=words):
+        run(call(rig.b.driver.incoming, config).prepare((str(inside),)))
+    assert rig.leftovers(rig.b) == []
 
 
 def test_a_disk_in_use_is_not_shared(rig: QemuRig) -> None:

@@ -86,20 +86,6 @@ def test_too_little_memory_at_the_target(scene: Scene, witness: Witness) -> None
     witness.runs_on_a()
 
 
-def test_a_name_clash(scene: Scene, witness: Witness) -> None:
-    other = scene.domain_file("other", memory_mib=96).read_text()
-    clash = scene.directory / "clash.cfg"
-    clash.write_text(
-        other.replace('name = "other"', 'name = "guest"').replace(GUEST_UUID, GUEST_UUID[:-1] + "f")
-    )
-    scene.b.relocctl("create", "--paused", clash)
-    code, outcome, _ = migrate(scene)
-    assert code == 7
-    assert [reason["code"] for reason in outcome["reasons"]] == ["identity"]  # type: ignore[attr-defined]
-    scene.b.relocctl("destroy", "guest")
-    witness.runs_on_a()
-
-
 def test_a_missing_bridge_and_all_reasons_at_once(scene: Scene, witness: Witness) -> None:
     ip_batch(scene.a.host.netns, ["link add extra0 type bridge", "link set extra0 up"])
     text = scene.domain_file("other", memory_mib=96).read_text()

@@ -32,7 +32,7 @@ from relocd.pages.items import PAGE_SIZE, Octets, PageRun
 from relocd.pages.limits import BATCH_BYTES_MAX
 from relocd.pages.placement import Placement
 from relocd.pages.qemu_decoder import QemuDecoder
-from relocd.pages.qemu_encoder import QemuEncoder, encoded_bytes
+from relocd.pages.qemu_encoder import QemuEncoder
 from relocd.pages.squeeze import decompress
 from relocd.sxp import dumps, parse, parse_one
 from relocd.tls.authority import issue, new_authority
@@ -156,7 +156,8 @@ def batch(data: bytes) -> None:
         items = decode_batch(data)
     except StreamError:
         return
-    assert len(bytes(QemuEncoder().encode(items))) == sum(map(encoded_bytes, items))
+    encoder = QemuEncoder()
+    assert len(bytes(encoder.encode(items))) == sum(map(encoder.encoded_bytes, items))
     placement = Placement("pc.ram", _MEMORY_BYTES, _Bounded())
     try:
         placement.sift(items)
@@ -191,7 +192,7 @@ def zstd(data: bytes) -> None:
 
 
 def tls(data: bytes) -> None:
-    """A handshake and a word after it, changed on the way: ``data`` is flights, places and what is changed there.
+    """A handshake and a word after it, with changes on the way: ``data`` is flights, places and changes.
 
     The server hears what the client said, or nothing.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.host.facts import disk_fact, disk_facts, file_system
+from relocd.model import Disk
 from relocd.preflight.facts import DiskKind
 
 MOUNTS = r"""
@@ -94,7 +97,9 @@ def test_locks_are_asked_for_by_the_real_path_and_only_where_peers_may_look(tmp_
     (allowed / "out.img").symlink_to(secret / "disk.img")
     asked: list[str] = []
     paths = [str(allowed / "link.img"), str(allowed / "out.img"), str(secret / "disk.img")]
-    facts = disk_facts(paths, (str(allowed),), lambda path: asked.append(path) is None)
+    facts = disk_facts(
+        [Disk(path, "xvda") for path in paths], (str(allowed),), lambda path: asked.append(path) is None
+    )
     assert asked == [str(allowed / "disk.img")]
     assert {path: fact.exists for path, fact in facts.items()} == {paths[0]: True, paths[1]: False}
     assert facts[paths[0]].locked is True
@@ -103,3 +108,23 @@ def test_locks_are_asked_for_by_the_real_path_and_only_where_peers_may_look(tmp_
 def test_a_file_of_this_host_is_known_as_such(tmp_path: Path) -> None:
     (tmp_path / "disk.img").write_bytes(b"x")
     assert disk_fact(str(tmp_path / "disk.img"), ("/",), nobody).kind is DiskKind.LOCAL
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[str]:
+    """A block device of this host."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a block device")
+def test_a_device_that_the_host_itself_uses_is_not_for_a_peers_domain(device: str) -> None:
+    (fact,) = disk_facts([Disk(device, "xvda")], ("/dev",), nobody).values()
+    assert (fact.kind, fact.size_bytes, fact.problem) == (DiskKind.DEVICE, 1 << 20, "")
+    held = os.open(device, os.O_RDONLY | os.O_EXCL)  # as mounting does
+    (fact,) = disk_facts([Disk(device, "xvda")], ("/dev",), nobody).values()
+    os.close(held)
+    assert "in use by the host itself" in fact.problem

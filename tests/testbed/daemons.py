@@ -26,6 +26,7 @@ PORT = 8002
 READY_S = 60.0
 COMMAND_S = 600.0
 PROGRAMS = CHECKOUT / ".venv" / "bin"
+UNIT = CHECKOUT / "systemd" / "relocd.service"
 # Sockets of the daemon and of domains, and the like: what is in the run directory of a daemon without domains.
 KEPT_IN_RUN_DIR = frozenset({"control.sock", "lock", "relocd.pid"})
 # Names of boot files that are not complete yet begin like this.
@@ -57,11 +58,13 @@ class RelocdHost:
     """A daemon on ``host``, with all its files below ``directory``; a context manager.
 
     ``settings`` go into its configuration file, over the testbed's own: peers of the testbed's subnet are let in.
+    ``wrapper`` is a command that starts the daemon instead of the testbed, given as the arguments that follow.
     """
 
     host: Host
     directory: Path
     settings: Mapping[str, str | int] = field(factory=dict)
+    wrapper: Sequence[str | Path] = ()
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     @property
@@ -110,13 +113,20 @@ class RelocdHost:
             "xen-relocation-port": PORT,
             "xen-relocation-hosts-allow": f"{re.escape(SUBNET)}\\.[0-9]+ localhost",
             "dom0-min-mem": 0,
+            "qemu-user": "nobody",
         }
         lines = [f"({key} {_quoted(value)})\n" for key, value in {**own, **self.settings}.items()]
         self.config_file.write_text("".join(lines))
 
     def start(self) -> None:
         """Start the daemon and return once it says that it is ready. Raises TestbedError with its last words."""
-        argv: list[str | Path] = [PROGRAMS / "relocd", "--config", self.config_file]
+        argv: list[str | Path] = [
+            *self.wrapper,
+            *_privileges(),
+            PROGRAMS / "relocd",
+            "--config",
+            self.config_file,
+        ]
         argv += ["--state-dir", self.state_dir, "--run-dir", self.run_dir]
         notify = self.directory / "notify"  # not an abstract address: those end where the namespace ends
         notify.unlink(missing_ok=True)
@@ -256,6 +266,14 @@ class RelocdHost:
         finally:
             os.close(end)
         raise TestbedError(f"relocd on {self.host.name} did not start: {self.log_file.read_text()[-2000:]}")
+
+
+def _privileges() -> list[str]:
+    """What gives a program the capabilities that the systemd unit allows, and no more, however it was started."""
+    lines = UNIT.read_text().splitlines()
+    sets = [line.partition("=")[2].split() for line in lines if line.startswith("CapabilityBoundingSet=")]
+    names = [f"+{name.removeprefix('CAP_').lower()}" for words in sets for name in words]
+    return ["setpriv", f"--bounding-set=-all,{','.join(names)}", "--inh-caps=-all", "--no-new-privs"]
 
 
 def _command_line(pid: int) -> str:

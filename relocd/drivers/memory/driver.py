@@ -18,6 +18,7 @@ from relocd.drivers.memory.transfer import COMPLETED, DIRTY_PAGES, PAUSED, Trans
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
 from relocd.model import Accelerator, CpuWords, DomainConfig, DomainStatus, HypervisorFacts, Load, Progress
+from relocd.pages.stream_format import StreamFormat
 
 DRIVER = "memory"
 MACHINE = "memory-1"
@@ -28,6 +29,7 @@ class MemoryDriver:
     """See :class:`relocd.drivers.base.Driver`."""
 
     name = DRIVER
+    stream_format = StreamFormat.OPAQUE
 
     def __init__(self, config: Config, paths: DriverPaths) -> None:
         self._config = config
@@ -251,7 +253,7 @@ class MemoryIncoming:
         self._config = config
         self._boot = boot
 
-    async def prepare(self) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
         self._host.check(Step.PREPARE)
         await deferToThread(bootstore.require, self._boot, self._config)
         domain = add(self._host, self._config, Role.INCOMING)

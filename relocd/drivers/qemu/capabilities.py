@@ -14,6 +14,7 @@ from attrs import asdict, evolve, frozen
 
 from relocd.config import AcceleratorChoice, Config
 from relocd.drivers.qemu.cmdline import ARCHITECTURE, FAMILIES
+from relocd.drivers.qemu.options import option, plain
 from relocd.errors import DriverError
 from relocd.model import Accelerator, DomainConfig, HypervisorFacts
 
@@ -60,6 +61,13 @@ class Capabilities:
             machines=frozenset(self.machines),
             cpu_models=frozenset(self.cpus),
         )
+
+    def run_as(self, user: str) -> tuple[str, ...]:
+        """The options that make QEMU this user once it has opened everything; none for root."""
+        if not user:
+            return ()
+        renamed = tuple(int(part) for part in self.version.split(".")[:2]) >= (9, 1)
+        return ("-run-with", option("", user=user)) if renamed else ("-runas", plain("qemu-user", user))
 
     def fix(self, config: DomainConfig, defaults: Config) -> DomainConfig:
         """Fill in what the configuration leaves open. Raises DriverError for what this binary cannot provide."""

@@ -7,6 +7,7 @@ configuration reaches QEMU only through :mod:`relocd.drivers.qemu.options`, neve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from attrs import frozen
@@ -42,21 +43,33 @@ MEMORY_BLOCK = "pc.ram"
 
 
 @frozen
+class Backing:
+    """What an image rests on; it is only read."""
+
+    path: str
+    format: str
+    block_device: bool = False
+    direct: bool = True
+
+
+@frozen
 class DiskAccess:
     """How a disk can be opened on this host.
 
-    ``direct``: past the page cache (O_DIRECT), as shared storage needs.
+    ``direct``: past the page cache (O_DIRECT), as shared storage needs. ``backing``: what it rests on, nearest first.
     """
 
     block_device: bool = False
     direct: bool = True
+    backing: tuple[Backing, ...] = ()
 
 
 @frozen
 class Launch:
     """What a start of QEMU needs besides the domain's configuration. Paths are absolute.
 
-    ``monitor_fd`` is a listening unix socket that QEMU inherits. ``taps`` and ``disks`` follow the order of the
+    ``monitor_fd`` is a listening unix socket that QEMU inherits. ``run_as`` are the words that make QEMU another user
+    once it has opened everything, none to leave it what it is. ``taps`` and ``disks`` follow the order of the
     configuration's interfaces and disks.
     """
 
@@ -68,6 +81,7 @@ class Launch:
     taps: tuple[str, ...] = ()
     disks: tuple[DiskAccess, ...] = ()
     sandbox: bool = True
+    run_as: tuple[str, ...] = ()
     incoming: bool = False
 
 
@@ -97,7 +111,8 @@ def argv(config: DomainConfig, launch: Launch) -> list[str]:
         *("-device", "pvpanic"),
         *_nics(config.vifs, launch.taps, bus),
         *_disks(config.disks, launch.disks, bus),
-        *_sandbox(launch.sandbox),
+        *_sandbox(launch.sandbox, changes_user=bool(launch.run_as)),
+        *launch.run_as,
         "-S",
         *(("-incoming", "defer") if launch.incoming else ()),
     ]
@@ -191,31 +206,46 @@ def _nics(vifs: tuple[Vif, ...], taps: tuple[str, ...], bus: str) -> list[str]:
 def _disks(disks: tuple[Disk, ...], access: tuple[DiskAccess, ...], bus: str) -> list[str]:
     args: list[str] = []
     for index, (disk, how) in enumerate(zip(disks, access, strict=True)):
-        if disk.format not in _DISK_FORMATS:
-            raise DriverError(f"disk format {disk.format!r} is not supported", hint=_one_of(_DISK_FORMATS))
-        file = option(
-            "",
-            driver="host_device" if how.block_device else "file",
-            node_name=f"file{index}",
-            filename=disk.path,
-            read_only=disk.readonly,
-            cache__direct=how.direct,
-        )
-        node = option(
-            "", driver=disk.format, node_name=f"disk{index}", file=f"file{index}", read_only=disk.readonly
-        )
+        below = ""
+        for depth in range(len(how.backing), 0, -1):  # QEMU must know a node before another one rests on it
+            layer = how.backing[depth - 1]
+            args += _layer(layer, layer.path, layer.format, f"{index}-{depth}", below, read_only=True)
+            below = f"disk{index}-{depth}"
+        args += _layer(how, disk.path, disk.format, f"{index}", below, read_only=disk.readonly)
         place = {"bus": bus, "addr": hex(_FIRST_DISK_SLOT + index)}
-        device = option("virtio-blk-pci", id=f"vd{index}", drive=f"disk{index}", **place)
-        args += ["-blockdev", file, "-blockdev", node, "-device", device]
+        args += ["-device", option("virtio-blk-pci", id=f"vd{index}", drive=f"disk{index}", **place)]
     return args
+
+
+def _layer(
+    how: DiskAccess | Backing, path: str, image_format: str, number: str, below: str, *, read_only: bool
+) -> list[str]:
+    """The nodes of one image. What it rests on is said here, so that QEMU never follows a name in the image."""
+    if image_format not in _DISK_FORMATS:
+        raise DriverError(f"disk format {image_format!r} is not supported", hint=_one_of(_DISK_FORMATS))
+    file = option(
+        "",
+        driver="host_device" if how.block_device else "file",
+        node_name=f"file{number}",
+        filename=path,
+        read_only=read_only,
+        cache__direct=how.direct,
+    )
+    node: dict[str, str | bool | None] = {"driver": image_format, "node-name": f"disk{number}"}
+    node |= {"file": f"file{number}", "read-only": read_only}
+    if image_format == "qcow2":
+        node["backing"] = below or None  # null, "no backing file", cannot be said in the other notation
+    return ["-blockdev", file, "-blockdev", json.dumps(node)]
 
 
 def _one_of(names: Iterable[str]) -> str:
     return "use one of " + ", ".join(sorted(names))
 
 
-def _sandbox(available: bool) -> list[str]:
+def _sandbox(available: bool, *, changes_user: bool) -> list[str]:
     if not available:
         return []
-    denied = {"obsolete": "deny", "elevateprivileges": "deny", "spawn": "deny", "resourcecontrol": "deny"}
+    # QEMU has to become its user itself. That one has no right to become another, and no program to start for it.
+    elevating = "allow" if changes_user else "deny"
+    denied = {"obsolete": "deny", "elevateprivileges": elevating, "spawn": "deny", "resourcecontrol": "deny"}
     return ["-sandbox", option("on", **denied)]

@@ -3,35 +3,65 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from relocd.drivers.aio import awaited
-from relocd.drivers.qemu.cmdline import DiskAccess
+from relocd.drivers.qemu.cmdline import Backing, DiskAccess
 from relocd.drivers.qemu.locks import blocker
 from relocd.drivers.qemu.qmp import Monitor
+from relocd.drivers.qemu.sockets import listening
 from relocd.drivers.worker import Worker
 from relocd.errors import DriverError
+from relocd.host.images import layers, outside
 from relocd.model import Disk
+from relocd.preflight.rules import within
 
+_EXPORT = "relocd-activate"
 _UNLOCK_TRIES = 20
 _UNLOCK_PAUSE_S = 0.1
 """A look at an image locks it for a moment; whoever still has it after two seconds means to keep it."""
 
 
-def examine(disk: Disk) -> DiskAccess:
-    """How a disk can be opened on this host. Blocks. Raises DriverError if it cannot."""
-    flags = os.O_RDONLY if disk.readonly else os.O_RDWR
+def examine(disk: Disk, roots: tuple[str, ...]) -> DiskAccess:
+    """How a disk can be opened on this host. Blocks.
+
+    Raises DriverError if it cannot, or if it or something that it rests on lies outside of the directories ``roots``.
+    """
+    chain = layers(disk.path, disk.format)
+    for path in outside(chain, roots):
+        raise DriverError(f"disk {disk.path}: {path} lies outside of {' '.join(roots)}")
+    device, direct = _opened(disk.path, os.O_RDONLY if disk.readonly else os.O_RDWR)
+    backing = (Backing(layer.path, layer.format, *_opened(layer.path, os.O_RDONLY)) for layer in chain[1:])
+    return DiskAccess(device, direct, tuple(backing))
+
+
+def _opened(path: str, flags: int) -> tuple[bool, bool]:
+    """Whether it is a block device, and whether it opens past the page cache."""
     try:
-        mode = Path(disk.path).stat().st_mode
+        mode = Path(path).stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            raise DriverError(f"disk {disk.path} is neither a file nor a block device")
-        os.close(os.open(disk.path, flags | os.O_NONBLOCK))
+            raise DriverError(f"disk {path} is neither a file nor a block device")
+        os.close(os.open(path, flags | os.O_NONBLOCK))
     except OSError as error:
-        raise DriverError(f"cannot open disk {disk.path}: {error.strerror}") from error
-    return DiskAccess(block_device=stat.S_ISBLK(mode), direct=_opens_directly(disk.path, flags))
+        raise DriverError(f"cannot open disk {path}: {error.strerror}") from error
+    return stat.S_ISBLK(mode), _opens_directly(path, flags)
+
+
+def opened_elsewhere(pid: int, roots: Sequence[str]) -> Iterator[str]:
+    """Files and block devices that a process has open outside of these directories. Blocks.
+
+    What names lead to was looked at before; this is what was really opened, whoever changed a link meanwhile.
+    """
+    real_roots = tuple(os.path.realpath(root) for root in roots)
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            mode, path = entry.stat().st_mode, str(entry.readlink())
+            if (stat.S_ISREG(mode) or stat.S_ISBLK(mode)) and not within(path, real_roots):
+                yield path
 
 
 def _opens_directly(path: str, flags: int) -> bool:
@@ -53,14 +83,16 @@ async def activate(monitor: Monitor, disks: tuple[Disk, ...], run_dir: Path) -> 
     if not writable:
         return
     path = run_dir / "nbd.sock"
-    path.unlink(missing_ok=True)
-    await monitor.execute("nbd-server-start", {"addr": {"type": "unix", "data": {"path": str(path)}}})
+    with listening(path) as listener:  # made here: QEMU may be a user that can make nothing in this directory
+        path.unlink()
+        await monitor.send_descriptor(listener.fileno(), _EXPORT)
+    await monitor.execute("nbd-server-start", {"addr": {"type": "fd", "data": {"str": _EXPORT}}})
     try:
         for index in writable:
             export = {"type": "nbd", "id": f"activate{index}", "node-name": f"disk{index}", "writable": False}
             await monitor.execute("block-export-add", export)
     finally:
-        await monitor.execute("nbd-server-stop")  # removes the exports and the socket too
+        await monitor.execute("nbd-server-stop")  # removes the exports, too
 
 
 class Claims:

@@ -14,6 +14,7 @@ from relocd.config import Config
 from relocd.drivers.aio import awaited, background
 from relocd.drivers.base import DomainChanged, DriverPaths
 from relocd.drivers.qemu import cpu, lifecycle, load, logs
+from relocd.drivers.qemu.account import user_for
 from relocd.drivers.qemu.capabilities import DRIVER, Capabilities
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.incoming import QemuIncoming
@@ -25,6 +26,7 @@ from relocd.drivers.qemu.store import Record, Role
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
 from relocd.model import Action, CpuWords, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load
+from relocd.pages.stream_format import StreamFormat
 
 _QUIT_GRACE_S = 5.0
 """QEMU writes its caches back before it ends; a guest that is destroyed does not get longer than this."""
@@ -46,6 +48,7 @@ class QemuDriver:
     """See :class:`relocd.drivers.base.Driver`."""
 
     name = DRIVER
+    stream_format = StreamFormat.QEMU
     log = Logger()
 
     def __init__(self, config: Config, paths: DriverPaths) -> None:
@@ -55,6 +58,7 @@ class QemuDriver:
         self._building: set[UUID] = set()
         self._listeners: list[Callable[[DomainChanged], None]] = []
         self._capabilities: Capabilities | None = None
+        self._user = ""
         self._cpus: dict[tuple[object, ...], CpuWords] = {}
         self._housekeeping = LoopingCall(lambda: background(self._bound_logs(), "bounding logs"))
 
@@ -63,6 +67,7 @@ class QemuDriver:
     async def start(self) -> None:
         await self._plant.open()
         self._capabilities = await probe(self._config, self._plant.paths, self._plant.worker)
+        self._user = await self._plant.worker.run(user_for, self._config.qemu_user)
         for record in await self._plant.worker.run(self._plant.records):
             await self._take_up(record)
         await self._plant.sweep([domain.config for domain in self._domains.values()])
@@ -227,7 +232,7 @@ class QemuDriver:
             )
         return domain
 
-    async def _build(self, config: DomainConfig, role: Role) -> Domain:
+    async def _build(self, config: DomainConfig, role: Role, disk_roots: tuple[str, ...] = ("/",)) -> Domain:
         if self._known.fix(config, self._config) != config:
             raise DriverError(
                 "machine, CPU model and accelerator of a domain must be fixed before it comes here"
@@ -238,7 +243,7 @@ class QemuDriver:
         try:
             record = await self._plant.new_record(config, role)
             known = self._known
-            domain = await self._plant.build(record, binary=known.binary, sandbox=known.sandbox)
+            domain = await self._plant.build(record, known, user=self._user, disk_roots=disk_roots)
         finally:
             self._building.discard(config.uuid)
         self._register(domain)

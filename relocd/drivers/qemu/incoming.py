@@ -41,7 +41,7 @@ class QemuIncoming:
         config: DomainConfig,
         plant: Plant,
         find: Callable[[], Domain | None],
-        build: Callable[[DomainConfig, Role], Awaitable[Domain]],
+        build: Callable[[DomainConfig, Role, tuple[str, ...]], Awaitable[Domain]],
         destroy: Callable[[Domain], Awaitable[None]],
         *,
         direct_placement: bool,
@@ -54,9 +54,10 @@ class QemuIncoming:
         self._direct_placement = direct_placement
         self._memory: GuestMemory | None = None
 
-    async def prepare(self) -> socket.socket:
-        domain = await self._build(self._config, Role.INCOMING)
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
+        domain = await self._build(self._config, Role.INCOMING, disk_roots)
         try:
+            await self._plant.check_opened(domain, disk_roots)
             if self._direct_placement:
                 self._memory = await self._open_memory(domain)
             await migration.prepare(domain.monitor, migration.TARGET_CAPABILITIES)

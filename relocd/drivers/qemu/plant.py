@@ -17,8 +17,9 @@ from twisted.logger import Logger
 
 from relocd.drivers.base import DriverPaths
 from relocd.drivers.qemu import logs
+from relocd.drivers.qemu.capabilities import Capabilities
 from relocd.drivers.qemu.cmdline import Launch, argv
-from relocd.drivers.qemu.disks import Claims, activate, examine
+from relocd.drivers.qemu.disks import Claims, activate, examine, opened_elsewhere
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.network import Network
 from relocd.drivers.qemu.process import (
@@ -78,12 +79,17 @@ class Plant:
         """Write a record down; it is on disk when this returns."""
         await self._records.run(self._store.save, record)
 
-    async def build(self, record: Record, *, binary: str, sandbox: bool) -> Domain:
-        """Start a domain's QEMU, paused, its network not connected. Whatever fails, nothing is left."""
+    async def build(
+        self, record: Record, known: Capabilities, *, user: str = "", disk_roots: tuple[str, ...] = ("/",)
+    ) -> Domain:
+        """Start a domain's QEMU, paused, its network not connected. Whatever fails, nothing is left.
+
+        It becomes ``user`` unless that is empty. Its disks, and what they rest on, must lie in one of ``disk_roots``.
+        """
         await self.save(record)
         try:
             await self.worker.run(bootstore.require, self.paths.boot, record.config)
-            launch = await self._prepare(record, binary, sandbox)
+            launch = await self._prepare(record, known, user, disk_roots)
             return await self._launch(record, launch)
         except BaseException:
             await self._end_stray(record)
@@ -124,6 +130,23 @@ class Plant:
         await self.network.remove(record.config)
         await self.worker.run(self._remove_files, record.uuid, logs_too)
         await self._records.run(self._store.remove, record.uuid)
+
+    async def check_opened(self, domain: Domain, disk_roots: tuple[str, ...]) -> None:
+        """Raise DriverError if a domain's QEMU has opened a file that is neither there nor ours."""
+        ours = (self.paths.log, self.paths.run, self.paths.boot)
+        roots = (*disk_roots, *map(str, ours))
+        pid = domain.process.identity.pid
+        try:
+            elsewhere = await self.worker.run(lambda: list(opened_elsewhere(pid, roots)))
+        except OSError as error:
+            raise DriverError(
+                f"what the QEMU of domain '{domain.config.name}' has opened cannot be seen: {error.strerror}",
+                hint="relocd needs CAP_SYS_PTRACE where QEMU runs as another user.",
+            ) from error
+        for path in elsewhere:
+            raise DriverError(
+                f"a disk of domain '{domain.config.name}' leads to {path}, outside of {' '.join(disk_roots)}"
+            )
 
     async def wait_disks(self, domain: Domain) -> None:
         """Return once nobody else has a disk of the domain locked; raises DriverError if somebody keeps it."""
@@ -174,20 +197,23 @@ class Plant:
     def _monitor_path(self, uuid: UUID) -> Path:
         return self.run_dir(uuid) / "monitor.sock"
 
-    async def _prepare(self, record: Record, binary: str, sandbox: bool) -> Launch:
+    async def _prepare(
+        self, record: Record, known: Capabilities, user: str, disk_roots: tuple[str, ...]
+    ) -> Launch:
         config = record.config
         check_length(self.console_path(record.uuid))
         self.run_dir(record.uuid).mkdir(mode=0o700, exist_ok=True)
-        disks = [await self.worker.run(examine, disk) for disk in config.disks]
+        disks = [await self.worker.run(examine, disk, disk_roots) for disk in config.disks]
         return Launch(
-            binary=binary,
+            binary=known.binary,
             boot_dir=str(self.paths.boot),
             monitor_fd=INHERITED_FD,
             console_socket=str(self.console_path(record.uuid)),
             console_log=str(logs.console_log(self.paths.log, record.uuid)),
             taps=await self.network.create(config),
             disks=tuple(disks),
-            sandbox=sandbox,
+            sandbox=known.sandbox,
+            run_as=known.run_as(user),
             incoming=record.role is Role.INCOMING,
         )
 
