@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help packages dev demo test faults soak check bench clean
+.PHONY: help packages dev demo test faults soak fuzz check bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ faults: packages dev ## kill every part and cut the link at every step of the di
 SOAK_RUNS ?= 100000
 soak: dev ## the model of two hosts, for long: SOAK_RUNS runs that hypothesis makes up (about 15 minutes)
 	@RELOCD_SOAK_RUNS=$(SOAK_RUNS) $(BIN)/python -m pytest -q -p no:cacheprovider --timeout 0 tests/handover/test_world.py
+
+FUZZ_SECONDS ?= 60
+FUZZ ?=
+fuzz: dev ## fuzz all that reads a stranger's bytes, FUZZ_SECONDS for each target (14 targets; FUZZ="line door" takes some)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 check: dev ## ruff, mypy --strict, the wall, the systemd unit
 	@$(BIN)/ruff check relocd tests

@@ -6,7 +6,7 @@ import contextlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.errors import ConfigError
@@ -120,7 +120,6 @@ def test_reaches_end(text: str, whole: bool) -> None:
 pieces = st.lists(st.sampled_from(["a", "b", ".", "*", "+", "?", "(", ")", "|", "$", "^", "{2,}", "[ab]"]))
 
 
-@settings(deadline=None)
 @given(pieces.map("".join), st.text("ab", max_size=12))
 def test_what_reaches_the_end_means_the_same_as_with_xend(text: str, name: str) -> None:
     try:
@@ -131,7 +130,6 @@ def test_what_reaches_the_end_means_the_same_as_with_xend(text: str, name: str) 
         assert bool(pattern.match(name)) == bool(pattern.fullmatch(name))
 
 
-@settings(deadline=None)
 @given(st.text() | pieces.map("".join))
 def test_any_text_is_a_pattern_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.errors import ConfigError
@@ -255,7 +255,6 @@ def test_pretty_keeps_a_wide_list_of_words_in_one_line() -> None:
 # -- laws ----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(trees)
 def test_what_is_written_reads_back(tree: Value) -> None:
     text = dumps(tree)
@@ -263,13 +262,11 @@ def test_what_is_written_reads_back(tree: Value) -> None:
     assert parse_one(text, limits=UNLIMITED) == tree
 
 
-@settings(deadline=None)
 @given(trees, st.integers(1, 100))
 def test_pretty_reads_back(tree: Value, width: int) -> None:
     assert parse_one(pretty(tree, width=width), limits=UNLIMITED) == tree
 
 
-@settings(deadline=None)
 @given(words | syntax)
 def test_any_text_is_a_tree_or_a_config_error(text: str) -> None:
     try:
@@ -283,7 +280,6 @@ def test_any_text_is_a_tree_or_a_config_error(text: str) -> None:
     assert 1 <= error.column <= len(text) + 1
 
 
-@settings(deadline=None)
 @given(st.lists(trees, max_size=4))
 def test_each_node_begins_where_it_says(values: list[Value]) -> None:
     text = "\n".join(map(dumps, values))

@@ -17,6 +17,7 @@ from attrs import Attribute, asdict, field, fields, frozen
 from relocd.errors import ProtocolError
 from relocd.pages.choice import LEVELS, Compression
 from relocd.pages.limits import LANES_MAX
+from relocd.pages.stream_format import StreamFormat
 
 DATAGRAM_BYTES_MAX: Final = 64 << 10
 """Longest message, either way."""
@@ -108,6 +109,7 @@ class Send:
     compression: Compression = field(default=Compression.AUTO, converter=Compression)
     files: tuple[FileSpec, ...] = field(default=(), converter=_files)
     security: LaneSecurity | None = field(default=None, converter=_security)
+    stream_format: StreamFormat = field(default=StreamFormat.QEMU, converter=StreamFormat)
 
     @property
     def descriptors(self) -> int:
@@ -126,6 +128,7 @@ class Receive:
     files: tuple[FileSpec, ...] = field(default=(), converter=_files)
     stream_bytes_max: int = field(default=0, validator=_count)
     security: LaneSecurity | None = field(default=None, converter=_security)
+    stream_format: StreamFormat = field(default=StreamFormat.QEMU, converter=StreamFormat)
 
     @property
     def descriptors(self) -> int:

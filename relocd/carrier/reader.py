@@ -8,9 +8,8 @@ from typing import Final
 
 from relocd.carrier.lanes import HypervisorStream
 from relocd.pages.batch import TARGET_BYTES, BatchBuilder
+from relocd.pages.codecs import StreamCodec
 from relocd.pages.items import PAGE_SIZE, Item, Span
-from relocd.pages.qemu_decoder import QemuDecoder
-from relocd.pages.qemu_format import PAGE_STRIDE
 
 PATIENCE_MS: Final = 1
 """How long a batch that is not full waits for more. A hypervisor writes pieces of some 32 KiB, with pauses of a
@@ -24,11 +23,12 @@ class StreamReader:
     ``stream_bytes`` were read so far; ``idle_s`` seconds were spent waiting for the hypervisor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, codec: StreamCodec) -> None:
         self.stream_bytes = 0
         self.idle_s = 0.0
-        self._decoder = QemuDecoder()
-        self._memory = memoryview(bytearray(_records_bytes(TARGET_BYTES)))
+        self._decoder = codec.decoder()
+        self._page_stride_bytes = codec.page_stride_bytes
+        self._memory = memoryview(bytearray(self._records_bytes(TARGET_BYTES)))
         self._items: deque[Item] = deque()  # decoded, not yet in a batch; they refer to the memory
         self._rest = self._memory[:0]  # an incomplete record, somewhere in the memory
         self._ended = False
@@ -44,7 +44,7 @@ class StreamReader:
                 break
             left = len(self._rest)
             self._memory[:left] = self._rest
-            room = self._memory[left:][: _records_bytes(builder.target_bytes)]
+            room = self._memory[left:][: self._records_bytes(builder.target_bytes)]
             size, more = self._receive(stream, room, wait=builder.empty)
             self._decode(self._memory[: left + size])
         return not builder.empty
@@ -91,7 +91,6 @@ class StreamReader:
             self._items.append(Span(self._rest))
             self._rest = data[:0]
 
-
-def _records_bytes(target_bytes: int) -> int:
-    """Read from the hypervisor at most this much at a time: as many page records as a batch holds."""
-    return target_bytes // PAGE_SIZE * PAGE_STRIDE
+    def _records_bytes(self, target_bytes: int) -> int:
+        """Read from the hypervisor at most this much at a time: as many page records as a batch holds."""
+        return target_bytes // PAGE_SIZE * self._page_stride_bytes

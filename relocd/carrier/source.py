@@ -25,6 +25,7 @@ from relocd.carrier.tls import Armour
 from relocd.errors import DriverError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, BatchBuilder
+from relocd.pages.codecs import CODECS
 from relocd.pages.frames import End, FileEnd, Header, Kind
 from relocd.pages.limits import CHUNK_BYTES_MAX, RETURN_BYTES_MAX
 from relocd.pages.squeeze import Compressor
@@ -44,7 +45,7 @@ class Source(Side):
     ) -> None:
         super().__init__(reporter, lanes, armour)
         self._files = list(zip(command.files, files, strict=True))
-        self._reader = StreamReader()
+        self._reader = StreamReader(CODECS[command.stream_format])
         self.sender = Sender(self.lanes, command.compression, self._reader)
         self._flight = Flight()
         self._turn = threading.Lock()

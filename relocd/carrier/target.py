@@ -24,13 +24,14 @@ from relocd.carrier.tls import Armour
 from relocd.errors import DriverError, PeerUnreachable, ProtocolError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, decode_batch
+from relocd.pages.codecs import CODECS
 from relocd.pages.digest import StreamDigest, batch_digest
 from relocd.pages.frames import HEADER_BYTES, Codec, End, FileEnd, Header, Kind
-from relocd.pages.items import PageRun, ZeroRun
+from relocd.pages.items import pages, zero_pages
 from relocd.pages.limits import RETURN_BYTES_MAX
 from relocd.pages.placement import Placement
-from relocd.pages.qemu_encoder import QemuEncoder, encoded_bytes
 from relocd.pages.squeeze import decompress
+from relocd.pages.stream_format import StreamFormat
 
 THREADS_MIN: Final = 2
 """So that with a single lane one receives while the other unpacks and writes."""
@@ -53,7 +54,8 @@ class Target(Side):
         self._sink = FileSink(command.files, files)
         self._inbox = Inbox()
         self._free_memory: list[memoryview] = []
-        self._encoder = QemuEncoder()
+        self._encoder = CODECS[command.stream_format].encoder()
+        self._placeable = command.stream_format is StreamFormat.QEMU
         self._placement: Placement | None = None
         self._lock = threading.Lock()
         self._digest = StreamDigest()
@@ -68,6 +70,8 @@ class Target(Side):
 
     def place_into(self, command: Memory, descriptor: int) -> None:
         """Here is the guest's memory; ``stream`` may not have been called yet. Raises ProtocolError, DriverError."""
+        if not self._placeable:
+            raise ProtocolError("only pages of QEMU's stream can be placed in a guest's memory")
         if self._placement is not None or self.streaming:
             raise ProtocolError("a guest's memory comes once, and before its stream")
         confine(descriptor, command.begin, command.size_bytes)
@@ -148,7 +152,7 @@ class Target(Side):
         if not self._sink.complete:
             raise StreamError("the peer starts its stream before all boot files are complete")
         stream = self.stream()
-        size = sum(map(encoded_bytes, arrival.items))
+        size = sum(map(self._encoder.encoded_bytes, arrival.items))
         with self._lock:
             # Counted before it is written: the hypervisor may say that it is content, and the daemon may ask for the
             # digest, before this thread gets to do anything after its last write.
@@ -165,8 +169,8 @@ class Target(Side):
         self.reporter.count(
             Moved(
                 stream_bytes=size,
-                pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, PageRun)),
-                zero_pages=sum(len(item.numbers) for item in arrival.items if isinstance(item, ZeroRun)),
+                pages=sum(map(pages, arrival.items)),
+                zero_pages=sum(map(zero_pages, arrival.items)),
                 saved_bytes=arrival.header.decoded_bytes - arrival.header.wire_bytes,
             )
         )

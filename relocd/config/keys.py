@@ -255,7 +255,8 @@ SECTIONS = (
                 "xen-relocation-handshake-timeout",
                 "handshake_timeout_s",
                 Seconds(0.1, 60),
-                "How long a host that has connected may take until its first message.",
+                "How long a host that has connected may take, in all, until it has introduced itself: the lookup of "
+                "its name, TLS and its first message. Sending a byte now and then does not make it longer.",
             ),
             Key(
                 "xen-relocation-lookup-timeout",
@@ -267,7 +268,9 @@ SECTIONS = (
                 "xen-relocation-idle-timeout",
                 "idle_timeout_s",
                 Seconds(1, 3600),
-                "How long a peer may stay silent during a relocation before it is taken for lost.",
+                "How long a peer may stay silent during a relocation before it is taken for lost, and how long one "
+                "that has introduced itself may take until it proposes something. Only whole messages count. A "
+                "source whose lanes bring nothing for so long, and for half a minute, is given up as well.",
             ),
         ),
     ),
@@ -291,8 +294,23 @@ SECTIONS = (
                 "xen-relocation-max-connections",
                 "max_connections",
                 Whole(1, 10000),
-                "How many connections to the relocation port may be open at once. An arriving domain needs one and "
-                "its lanes.",
+                "How many connections of allowed hosts to the relocation port may be open at once. An arriving "
+                "domain needs one all the time, and one more for a moment while its lanes are opened. Hosts whose "
+                "names are still being looked up do not count: there is a small place apart for them.",
+            ),
+            Key(
+                "xen-relocation-max-connections-per-host",
+                "max_connections_per_host",
+                Whole(1, 10000),
+                "How many of them may come from one address (for IPv6, from one /64), so that no single host takes "
+                "the place of all others. Not less than the domains that one host may send at once, and a few.",
+            ),
+            Key(
+                "xen-relocation-max-handshakes",
+                "max_handshakes",
+                Whole(1, 10000),
+                "How many of them may be at their beginning: connected, and not introduced yet. The rest is kept for "
+                "hosts that have something to say.",
             ),
             Key(
                 "xen-relocation-boot-file-limit",

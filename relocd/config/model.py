@@ -89,6 +89,8 @@ class Config:
     max_incoming: int = 4
     max_outgoing: int = 4
     max_connections: int = 64
+    max_connections_per_host: int = 32
+    max_handshakes: int = 48
     boot_file_limit_bytes: int = 256 * MIB
     boot_store_limit_bytes: int = 2048 * MIB
     disk_paths: tuple[str, ...] = ("/dev", "/var/lib/xen/images", "/var/lib/libvirt/images", "/srv")

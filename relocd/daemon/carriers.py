@@ -41,6 +41,7 @@ from relocd.errors import ProtocolError, StreamError
 from relocd.host.arrivals import Arrival
 from relocd.model import BootFile
 from relocd.pages.choice import Compression
+from relocd.pages.stream_format import StreamFormat
 
 #: The descriptor number of the control socket in the carrier.
 CONTROL_FD = 3
@@ -98,12 +99,13 @@ class Carrier:
         boot_dir: Path,
         config: Config,
         security: LaneSecurity | None = None,
+        stream_format: StreamFormat = StreamFormat.QEMU,
     ) -> None:
-        """Be the source: these lanes, encrypted with ``security``; these boot files first."""
+        """Be the source: these lanes, encrypted with ``security``; these boot files first; such a stream."""
         specs = tuple(FileSpec(file.size_bytes, file.sha256) for file in files)
         opened = [os.open(boot_dir / file.sha256, os.O_RDONLY | os.O_CLOEXEC) for file in files]
         try:
-            command = Send(len(lanes), Compression(config.compression.value), specs, security)
+            command = Send(len(lanes), Compression(config.compression.value), specs, security, stream_format)
             self._command(command, [lane.fileno() for lane in lanes] + opened)
         finally:
             for descriptor in opened:
@@ -119,11 +121,13 @@ class Carrier:
         arrivals: Sequence[Arrival],
         stream_bytes_max: int,
         security: LaneSecurity | None = None,
+        stream_format: StreamFormat = StreamFormat.QEMU,
     ) -> None:
         """Be the target: these lanes, encrypted with ``security``, room for these files, at most so long a stream."""
         specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
         descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
-        self._command(Receive(len(lanes), specs, stream_bytes_max, security), descriptors)
+        command = Receive(len(lanes), specs, stream_bytes_max, security, stream_format)
+        self._command(command, descriptors)
 
     def place_into(self, memory: GuestMemory) -> None:
         """Place pages there instead of in the stream, which is to come after this. Closes the descriptor."""

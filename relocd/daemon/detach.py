@@ -28,6 +28,7 @@ def detach(transport: Connection) -> socket.socket:
     # Twisted would shut the connection down, duplicates included, before it closes its own descriptor. There is no
     # public way to say no; its own adoption of listening descriptors uses this attribute.
     transport._shouldShutdown = False
+    transport.unregisterProducer()
     transport.stopReading()
     transport.stopWriting()
     transport.connectionLost(Failure(ConnectionDone()))

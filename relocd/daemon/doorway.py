@@ -15,8 +15,11 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from relocd.config import Config
+from relocd.daemon.crowd import Crowd, Guest, Stage
 from relocd.daemon.dialogue import Dialogue, plain_address
 from relocd.daemon.gate import Admission, Gate
+from relocd.daemon.refusals import Refusals
 from relocd.daemon.trust import NO_TLS_HERE, Trust
 from relocd.errors import Untrusted
 from relocd.tls.channel import RECORD_HANDSHAKE, Channel
@@ -33,19 +36,30 @@ class GuardedDialogue(Dialogue):
     """A dialogue that reads nothing until its peer is admitted."""
 
     def __init__(self, factory: DoorwayFactory, admission: Admission | None) -> None:
-        super().__init__(factory.reactor, idle_timeout_s=factory.handshake_timeout_s)
+        super().__init__(factory.reactor)
         self._factory = factory
         self._admission = admission
         self._silent_so_far = True
+        self._guest: Guest | None = None
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._factory.count += 1
+        self.set_deadline(self._factory.handshake_timeout_s)
+        stage = Stage.STRANGER if self._admission is None else Stage.GREETING
+        self._guest = self._factory.crowd.enter(self.peer, stage)
         if self._admission is not None:
             self._factory.admit(self, self._admission)
             return
         self.tcp.stopReading()
         Deferred.fromCoroutine(self._factory.judge_names(self))
+
+    def come(self, stage: Stage) -> None:
+        """Count as one that is so far from now on."""
+        if self._guest is not None:
+            self._factory.crowd.move(self._guest, stage)
+
+    def introduced(self) -> None:
+        self.come(Stage.TALKING)
 
     def dataReceived(self, data: bytes) -> None:
         if self._silent_so_far and self.channel is None:
@@ -70,7 +84,9 @@ class GuardedDialogue(Dialogue):
         Deferred.fromCoroutine(self._factory.judge_certificate(self))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._factory.count -= 1
+        if self._guest is not None:
+            self._factory.crowd.leave(self._guest)
+            self._guest = None
         super().connectionLost(reason)
 
 
@@ -86,27 +102,32 @@ class DoorwayFactory(Factory):
         gate: Gate,
         start_session: StartSession,
         trust: Trust,
-        *,
-        max_connections: int,
-        handshake_timeout_s: float,
+        config: Callable[[], Config],
     ) -> None:
         self.reactor = reactor
-        self.handshake_timeout_s = handshake_timeout_s
-        self.count = 0
+        self.crowd = Crowd(config)
         self.trust = trust
         self.start_session = start_session
         self._gate = gate
-        self._max_connections = max_connections
+        self._config = config
+        self._refusals = Refusals(reactor)
+
+    @property
+    def handshake_timeout_s(self) -> float:
+        """For a peer to introduce itself, all in all."""
+        return self._config().handshake_timeout_s
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Refuse at once where that is possible; Twisted closes the connection when None is returned."""
         assert isinstance(addr, IPv4Address | IPv6Address)
-        admission = self._gate.judge_address(plain_address(addr.host))
+        peer = plain_address(addr.host)
+        admission = self._gate.judge_address(peer)
         if admission is not None and not admission.allowed:
-            self._log_refusal(addr.host, admission.reason)
+            self._refusals.note(peer, admission.reason)
             return None
-        if self.count >= self._max_connections:
-            self._log_refusal(addr.host, f"{self.count} connections are open, the limit")
+        refusal = self.crowd.refusal(peer, Stage.STRANGER if admission is None else Stage.GREETING)
+        if refusal:
+            self._refusals.note(peer, refusal)
             return None
         return GuardedDialogue(self, admission)
 
@@ -130,12 +151,11 @@ class DoorwayFactory(Factory):
         admission = await self._gate.judge_names(dialogue.peer)
         if dialogue.lost is not None:
             return
-        if admission.allowed:
-            dialogue.tcp.startReading()
-            self.admit(dialogue, admission)
-        else:
-            self._log_refusal(dialogue.peer, admission.reason)
+        refusal = self.crowd.refusal(dialogue.peer, Stage.GREETING) if admission.allowed else admission.reason
+        if refusal:
+            self._refusals.note(dialogue.peer, refusal)
             dialogue.close()
-
-    def _log_refusal(self, peer: str, reason: str) -> None:
-        self.log.warn("refused a connection from {peer}: {reason}", peer=peer, reason=reason)
+            return
+        dialogue.come(Stage.GREETING)
+        dialogue.tcp.startReading()
+        self.admit(dialogue, admission)

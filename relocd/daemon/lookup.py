@@ -31,10 +31,25 @@ class Resolver:
         self._reactor = reactor
         self._timeout_s = timeout_s
         self._running = 0
+        self._asked: dict[str, list[Deferred[tuple[str, ...]]]] = {}
 
     async def confirmed_names(self, address: str) -> tuple[str, ...]:
-        """Names that the address has by reverse lookup *and* that lead back to it; empty on failure or timeout."""
-        return await self._in_thread(confirmed_names, address) or ()
+        """Names that the address has by reverse lookup *and* that lead back to it; empty on failure or timeout.
+
+        An address that connects often is looked up once at a time, so it does not use up the lookups.
+        """
+        if address in self._asked:
+            answer: Deferred[tuple[str, ...]] = Deferred()
+            self._asked[address].append(answer)
+            return await answer
+        self._asked[address] = []
+        names: tuple[str, ...] = ()
+        try:
+            names = await self._in_thread(confirmed_names, address) or ()
+        finally:
+            for waiting in self._asked.pop(address):
+                waiting.callback(names)
+        return names
 
     async def reverse_names(self, address: str) -> tuple[ReverseName, ...] | None:
         """Every name of the address, confirmed or not; None if that was not found out in time."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from twisted.internet.defer import DeferredList, TimeoutError  # noqa: A004 - Twisted's own
+from twisted.internet.defer import DeferredList, DeferredSemaphore, TimeoutError  # noqa: A004 - Twisted's own
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
@@ -59,6 +59,9 @@ _MARK_MEANS = {
 }
 
 
+#: Proposals that are judged at one time; others wait for their turn. Each may look at disks and ask a hypervisor.
+JUDGED_AT_ONCE = 4
+
 #: How long a stop waits for undecided relocations to be undone, in seconds.
 STOP_WAIT_S = 15.0
 
@@ -72,6 +75,7 @@ class Relocations:
         self.context = context
         self._sources: dict[UUID, SourceRelocation] = {}
         self._targets: dict[UUID, TargetRelocation] = {}
+        self._judging = DeferredSemaphore(JUDGED_AT_ONCE)
         self._bandwidth = Bandwidth(lambda: self.context.config.host_bandwidth_bytes_s)
         self.measurements = Measurements(context)
         context.driver.subscribe(self._domain_changed)
@@ -147,6 +151,16 @@ class Relocations:
     async def propose(self, proposal: Propose, hello: Hello, dialogue: Dialogue) -> None:
         """Answer a proposal: yes with a token and a reservation, or no with every reason."""
         heard_s = time.time()
+        await self._judging.acquire()
+        try:
+            await self._judge(proposal, hello, dialogue, heard_s)
+        finally:
+            self._judging.release()
+
+    async def _judge(self, proposal: Propose, hello: Hello, dialogue: Dialogue, heard_s: float) -> None:
+        if dialogue.lost is not None:
+            return  # gone while it waited
+        known = await self._known(proposal)
         here = await target_facts(
             self.context,
             proposal.domain,
@@ -159,8 +173,8 @@ class Relocations:
             dialogue.send(Verdicts(checks))
             return
         failed = failures(checks)
-        if proposal.relocation in self._targets:
-            failed = (*failed, _fail("identity", f"relocation {proposal.relocation} is under way already"))
+        if known or proposal.relocation in {*self._sources, *self._targets}:
+            failed = (*failed, _fail("identity", f"relocation {proposal.relocation} is known here already"))
         if failed:
             self.log.warn(
                 "refused domain {name} from {peer}: {reasons}",
@@ -171,6 +185,12 @@ class Relocations:
             dialogue.send(Refuse(failed))
             return
         await self._accept(proposal, hello, dialogue, checks)
+
+    async def _known(self, proposal: Propose) -> bool:
+        """Was there a relocation of that id? Its record must stay: somebody may still have to ask about it."""
+        if proposal.intent is Intent.CHECK:
+            return False
+        return await self.context.journal.find(proposal.relocation, Role.TARGET) is not None
 
     async def _accept(
         self, proposal: Propose, hello: Hello, dialogue: Dialogue, checks: tuple[Check, ...]
@@ -210,10 +230,13 @@ class Relocations:
         coming = [t.domain for t in self._targets.values() if t.domain.uuid not in known]
         return facts.promised_mib(domains) + sum(map(needed_mib, coming))
 
-    def lane_taker(self, lane: Lane) -> Callable[[socket.socket], None] | None:
-        """Who takes this lane, or None if nobody waits for it (or the token is wrong, which looks the same)."""
+    def lane_taker(self, lane: Lane, peer: str) -> Callable[[socket.socket], None] | None:
+        """Who takes this lane of the host ``peer``, or None if nobody waits for it.
+
+        A wrong token and a host that is not the one of the dialogue look the same.
+        """
         relocation = self._targets.get(lane.relocation)
-        if relocation is None or not relocation.wants_lane(lane.number, lane.token):
+        if relocation is None or not relocation.wants_lane(lane.number, lane.token, peer):
             return None
         target = relocation
         return lambda sock: target.take_lane(lane.number, sock)

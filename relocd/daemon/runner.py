@@ -20,7 +20,8 @@ from relocd.daemon.carriers import Carrier
 from relocd.daemon.connect import Peer, expect, greet
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
-from relocd.errors import JournalError, RelocdError, Untrusted
+from relocd.daemon.order import Rule, name_of
+from relocd.errors import JournalError, ProtocolError, RelocdError, Untrusted
 from relocd.handover.machine import Failure
 from relocd.handover.record import Mark, Record
 from relocd.handover.timeline import MomentKind, Timeline
@@ -99,9 +100,14 @@ class Runner(ABC, Generic[EffectT]):
     def _effect_table(self) -> Mapping[EffectT, Callable[[], Awaitable[None]]]:
         """How each effect is done."""
 
+    @property
+    @abstractmethod
+    def _rule(self) -> Rule:
+        """What may be heard now."""
+
     @abstractmethod
     def _message(self, message: Message) -> None:
-        """The peer said something."""
+        """The peer said something that may be heard now."""
 
     @abstractmethod
     def _link_lost(self, reason: str) -> None:
@@ -204,10 +210,31 @@ class Runner(ABC, Generic[EffectT]):
             self._dialogue.close()
         self._dialogue = dialogue
         self._secure = dialogue.channel is not None
+        dialogue.set_deadline(0)
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         if not self._ticker.running:
             self._ticker.start(TICK_S, now=False)
-        dialogue.listen(self._message, self._link_lost)
+        dialogue.listen(self._hear_message, self._link_lost)
+
+    def _hear_message(self, message: Message) -> None:
+        """What has no meaning at this point is a breach (relocd.daemon.order)."""
+        if type(message) in self._rule.kinds and self._is_ours(message):
+            self._message(message)
+        else:
+            self._breach(message)
+
+    def _is_ours(self, message: Message) -> bool:
+        """Whoever speaks of a relocation here must mean this one, and whoever asks must know its token."""
+        if isinstance(message, Inquire):
+            return message.relocation == self.id and self.token_matches(message.token)
+        return not isinstance(message, Standing) or message.relocation == self.id
+
+    def _breach(self, message: Message) -> None:
+        text = f"'{name_of(message)}' has no meaning at this point ({self.handover.state.value})"
+        if self._rule.breach_ends_relocation:
+            self._fail(Failure("protocol", f"{self._record.peer_host} broke the protocol: {text}"))
+        elif self._dialogue is not None:
+            self._dialogue.breach(ProtocolError(text))
 
     def check_secure(self, dialogue: Dialogue) -> None:
         """Raises Untrusted if the relocation was over TLS and this connection is not."""

@@ -39,6 +39,10 @@ from relocd.journal import Journal
 #: The longest run directory that is used by its own name.
 RUN_DIR_MAX_BYTES = 48
 
+#: Connections that the system holds until they are accepted. With fewer, a burst of them makes an honest host's first
+#: packets be dropped, and each costs it a second.
+BACKLOG = 1024
+
 #: How often it is looked whether the certificate ends soon.
 EXPIRY_INTERVAL_S = 86400.0
 
@@ -124,8 +128,7 @@ class Service:
             self._gate,
             lambda dialogue: _keep(Session(dialogue, self._relocations)),
             self._context.trust,
-            max_connections=config.max_connections,
-            handshake_timeout_s=config.handshake_timeout_s,
+            lambda: self._context.config,
         )
         address = resolve_bind_address(config.relocation_address)
         port = _listen_tcp(self._reactor, config.relocation_port, factory, address)
@@ -218,13 +221,13 @@ def _listen_tcp(reactor: Any, port: int, factory: DoorwayFactory, address: str) 
     """Listen on one address, or on all of them: IPv6 takes IPv4 along, and hosts without IPv6 get IPv4."""
     try:
         if address:
-            return reactor.listenTCP(port, factory, interface=address)
+            return reactor.listenTCP(port, factory, backlog=BACKLOG, interface=address)
         try:
-            return reactor.listenTCP(port, factory, interface="::")
+            return reactor.listenTCP(port, factory, backlog=BACKLOG, interface="::")
         except CannotListenError as error:
             if getattr(error.socketError, "errno", None) not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 raise
-            return reactor.listenTCP(port, factory)
+            return reactor.listenTCP(port, factory, backlog=BACKLOG)
     except CannotListenError as error:
         raise RelocdError(
             f"cannot listen on relocation port {port}: {error.socketError}",

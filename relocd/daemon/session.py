@@ -48,6 +48,7 @@ class Session:
         self._dialogue = dialogue
         self._relocations = relocations
         self._peer: Hello | None = None
+        self._working = False
         dialogue.listen(self._handle, self._lost)
 
     def _handle(self, message: Message) -> None:
@@ -57,7 +58,7 @@ class Session:
             case ClassicReceive():
                 self._dialogue.send(_CLASSIC)
                 self._dialogue.close()
-            case Hello():
+            case Hello() if self._peer is None:
                 self._hello(message)
             case Lane():
                 self._lane(message)
@@ -82,12 +83,13 @@ class Session:
         ours = self._relocations.hello()
         agree(ours, hello)
         self._peer = hello
-        self._dialogue.set_idle_timeout(self._relocations.context.config.idle_timeout_s)
+        self._dialogue.introduced()
+        self._dialogue.set_deadline(self._relocations.context.config.idle_timeout_s)
         self._dialogue.send(ours)
 
     def _lane(self, lane: Lane) -> None:
         """Hand the connection to the relocation it names. Nothing may follow the line before our answer."""
-        taker = self._relocations.lane_taker(lane)
+        taker = self._relocations.lane_taker(lane, self._dialogue.peer)
         if taker is None or self._dialogue.pending_bytes or self._dialogue.channel is not None:
             self._dialogue.breach(ProtocolError("no relocation waits for such a lane"))
             return
@@ -110,6 +112,10 @@ class Session:
         self._relocations.measurements.serve(wish, self._dialogue)
 
     def _work(self, message: Propose | Inquire, peer: Hello) -> None:
+        # A second one would end up in the same dialogue, or have this host check without end.
+        if self._working:
+            raise ProtocolError("one question at a time: wait for the answer")
+        self._working = True
         handle = self._relocations.propose if isinstance(message, Propose) else self._relocations.inquire
 
         async def run() -> None:
@@ -120,6 +126,8 @@ class Session:
             except RelocdError as error:
                 self._dialogue.send(Problem(error.code, f"{error} {error.hint}".strip()))
                 self._dialogue.close()
+            finally:
+                self._working = False
 
         Deferred.fromCoroutine(run()).addErrback(self._unexpected)
 

@@ -15,6 +15,7 @@ from relocd.daemon.connect import Peer
 from relocd.daemon.context import Context
 from relocd.daemon.facts import source_facts
 from relocd.daemon.opening import Promise, ask_for_place, open_lanes
+from relocd.daemon.order import SOURCE, Rule
 from relocd.daemon.report import Ending, Report
 from relocd.daemon.runner import Runner
 from relocd.daemon.steering import Controls, Steering
@@ -181,7 +182,8 @@ class SourceRelocation(Runner[SourceEffect]):
         try:
             carrier = self._working_carrier()
             config, boot_dir = self._context.config, self._context.boot_dir
-            carrier.send_domain(lanes, files, boot_dir, config, promise.security)
+            stream_format = self._context.driver.stream_format
+            carrier.send_domain(lanes, files, boot_dir, config, promise.security, stream_format)
             self._steering.sends(carrier)
         finally:
             for sock in lanes:
@@ -193,6 +195,10 @@ class SourceRelocation(Runner[SourceEffect]):
 
     # -- what is heard ---------------------------------------------------------------------------------------------
 
+    @property
+    def _rule(self) -> Rule:
+        return SOURCE[self.handover.state]
+
     def _message(self, message: Message) -> None:
         match message:
             case Receiving() if not self._target_receives:
@@ -201,7 +207,10 @@ class SourceRelocation(Runner[SourceEffect]):
             case ProgressNote():
                 pass
             case Prepared(digest=digest, stream_bytes=stream_bytes):
-                self._take_from_peer(self.handover.target_prepared(Totals(digest, stream_bytes)))
+                effects = self.handover.target_prepared(Totals(digest, stream_bytes))
+                if effects is None and self.handover.state is SourceState.SWITCHING:
+                    self._breach(message)
+                self._take(effects)
             case Resumed():
                 self._event(SourceEvent.TARGET_RESUMED)
             case Abort(code=code, text=text):
@@ -214,7 +223,7 @@ class SourceRelocation(Runner[SourceEffect]):
                 self._note_word(decision)
                 self._hear(decision)
             case _:
-                self._breach()
+                self._breach(message)
 
     def _target_aborted(self, failure: Failure) -> None:
         if self.handover.undecided:
@@ -241,15 +250,6 @@ class SourceRelocation(Runner[SourceEffect]):
         """The target may say that it receives while its answer to the last lane is still on its way here."""
         if self._target_receives and self._lanes_open:
             self._event(SourceEvent.TARGET_RECEIVING)
-
-    def _take_from_peer(self, effects: tuple[SourceEffect, ...] | None) -> None:
-        if effects is None:
-            self._breach()
-        else:
-            self._take(effects)
-
-    def _breach(self) -> None:
-        self._fail(Failure("protocol", f"{self.peer.host} sent a message that has no meaning at this point"))
 
     def _link_lost(self, reason: str) -> None:
         self._dialogue = None

@@ -11,13 +11,22 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from relocd.carrier.control import CarrierDigest, CarrierFailed, CarrierFilesDone, CarrierProgress, Event
+from relocd.carrier.control import (
+    CarrierDigest,
+    CarrierEnded,
+    CarrierFailed,
+    CarrierFilesDone,
+    CarrierProgress,
+    Event,
+)
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.lanes import ExpectedLanes
+from relocd.daemon.order import TARGET, TARGET_STANDING, Rule
 from relocd.daemon.runner import Runner
+from relocd.daemon.stall import StallWatch
 from relocd.errors import DriverError, JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record
@@ -46,8 +55,6 @@ from relocd.wire.messages import (
 #: A copy that is complete says so at once; one that is not, never, in seconds.
 LOADED_WAIT_S = 3.0
 
-_OWNED_STATES = (TargetState.OWNING, TargetState.RESUMING, TargetState.GIVING_UP, TargetState.DONE)
-
 
 class TargetRelocation(Runner[TargetEffect]):
     """One incoming relocation, from the acceptance to the domain running here or being gone again."""
@@ -68,6 +75,8 @@ class TargetRelocation(Runner[TargetEffect]):
         self._totals: Totals | None = None
         self._may_have_run = False
         self._trouble = ""
+        self._stall = StallWatch(context.reactor)
+        self._stream_ended = False
 
     def _effect_table(self) -> Mapping[TargetEffect, Callable[[], Awaitable[None]]]:
         return {
@@ -159,21 +168,28 @@ class TargetRelocation(Runner[TargetEffect]):
                 hint="'--discard' removes it.",
             ) from error
 
-    def wants_lane(self, number: int, token: str) -> bool:
-        """Is a lane of this number still missing, and does the peer know the token?"""
-        return self.handover.state is TargetState.RESERVED and self._lanes.wants(number, token)
+    def wants_lane(self, number: int, token: str, peer: str) -> bool:
+        """Is a lane of this number still missing, does it know the token, and is it of the dialogue's host?"""
+        if self.handover.state is not TargetState.RESERVED or self._dialogue is None:
+            return False
+        return self._dialogue.peer == peer and self._lanes.wants(number, token)
 
     def take_lane(self, number: int, sock: socket.socket) -> None:
         """A lane has connected; the last one starts the carrier's work."""
         self._lanes.take(number, sock)
-        if not self._lanes.complete or self._carrier is None:
-            return
+        if self._lanes.complete:
+            self._spawn(self._lanes_complete(), "joining lanes and stream")
+
+    async def _lanes_complete(self) -> None:
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
+        if self._carrier is None:
+            raise StreamError("the carrier is gone")
         limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
-        self._carrier.receive_domain(self._lanes.sockets, self._arrivals, limit, self._lanes.security)
+        lanes, stream_format = self._lanes, self._context.driver.stream_format
+        self._carrier.receive_domain(lanes.sockets, self._arrivals, limit, lanes.security, stream_format)
         self._lanes.close()
-        self._spawn(self._listen_when_ready(), "joining lanes and stream")
+        await self._listen_when_ready()
 
     async def _build(self) -> None:
         """Build the domain, paused, unless the relocation ended while this was being got ready."""
@@ -211,13 +227,16 @@ class TargetRelocation(Runner[TargetEffect]):
 
     # -- what is heard ---------------------------------------------------------------------------------------------
 
+    @property
+    def _rule(self) -> Rule:
+        return TARGET[self.handover.state]
+
     def _message(self, message: Message) -> None:
         match message:
             case ProgressNote() | Switchover():
                 pass
             case Commit():
-                if self._event(TargetEvent.SOURCE_COMMITTED) is None and not self._owned:
-                    self._fail(Failure("protocol", "the source committed before anything was prepared"))
+                self._event(TargetEvent.SOURCE_COMMITTED)
             case Abort(text=text):
                 self._source_aborted(text)
             case Inquire():
@@ -228,10 +247,7 @@ class TargetRelocation(Runner[TargetEffect]):
                 self._note_word(decision)
                 self._hear(decision)
             case _:
-                if not self._owned and self.handover.state is not TargetState.PREPARED:
-                    self._fail(
-                        Failure("protocol", "the source sent a message that has no meaning at this point")
-                    )
+                self._breach(message)
 
     def _source_aborted(self, text: str) -> None:
         self.handover.failure = self.handover.failure or Failure("cancelled", f"the source gave up: {text}")
@@ -260,8 +276,11 @@ class TargetRelocation(Runner[TargetEffect]):
 
     def _carrier_event(self, event: Event | CarrierDied) -> None:
         match event:
-            case CarrierProgress(stream_bytes=stream_bytes):
+            case CarrierProgress(stream_bytes=stream_bytes, wire_bytes=wire_bytes):
                 self._stream_bytes = stream_bytes
+                self._stall.moved(wire_bytes)
+            case CarrierEnded():
+                self._stream_ended = True
             case CarrierFilesDone():
                 if self._arrivals:
                     self._building = background(self._guard(self._admit_files()), f"relocation {self.id}")
@@ -408,10 +427,6 @@ class TargetRelocation(Runner[TargetEffect]):
     # -- small things ----------------------------------------------------------------------------------------------
 
     @property
-    def _owned(self) -> bool:
-        return self.handover.state in _OWNED_STATES
-
-    @property
     def waiting(self) -> bool:
         """See Runner.waiting."""
         return self.handover.state is TargetState.PREPARED
@@ -422,17 +437,18 @@ class TargetRelocation(Runner[TargetEffect]):
 
     def standing(self) -> Decision:
         """What the source is told when it asks."""
-        if self.handover.state is TargetState.DONE:
-            return Decision.OWNED
-        if self._owned:
-            return Decision.COMMITTED
-        if self.handover.state is TargetState.PREPARED:
-            return Decision.PREPARED
-        if self.handover.state in (TargetState.DISCARDING, TargetState.DISCARDED):
-            return Decision.ABORTED
-        if self.handover.state is TargetState.LOST:
-            return Decision.LOST
-        return Decision.UNDECIDED
+        return TARGET_STANDING[self.handover.state]
+
+    @property
+    def _lanes_due(self) -> bool:
+        """Is it the source's turn to send something on the lanes: boot files, or the stream?"""
+        if self.handover.state is TargetState.RESERVED:
+            return self._lanes.complete and bool(self._arrivals)
+        return self.handover.state is TargetState.RECEIVING and not self._stream_ended
 
     def _tick(self) -> None:
         self._tell(ProgressNote(0, self._stream_bytes, 0))
+        if not self._lanes_due:
+            self._stall.rest()
+        elif still_s := self._stall.stalled_s(self._context.config.idle_timeout_s):
+            self._fail(Failure("timeout", f"nothing came over the lanes for {still_s:.0f} s"))

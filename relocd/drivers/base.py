@@ -20,6 +20,7 @@ from attrs import frozen
 
 from relocd.config import Config
 from relocd.model import CpuWords, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load, Progress
+from relocd.pages.stream_format import StreamFormat
 
 
 @frozen
@@ -143,6 +144,8 @@ class Driver(Protocol):
     """A hypervisor on this host."""
 
     name: str
+    stream_format: StreamFormat
+    """What the streams are that it moves a domain's state with."""
 
     async def start(self) -> None:
         """Probe the hypervisor and take up the domains that run already. Raises DriverError with the way out."""

@@ -1,7 +1,7 @@
 """Batches: items that travel together, as one stretch of bytes.
 
     contents      bytes of spans and pages, in the order of the items
-    descriptors   one an item: what it is, its block, its page numbers as ranges
+    descriptors   one an item: what it is, its block, its numbers as ranges, which of its pages are zero
     trailer       how many items, how many bytes of descriptors
 
 Contents come first so that they can be gathered straight into the batch's memory while the hypervisor still
@@ -18,7 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from relocd.errors import StreamError
-from relocd.pages.items import PAGE_SIZE, Buffer, Item, Numbers, Octets, PageRun, Span, ZeroRun
+from relocd.pages.items import (
+    PAGE_SIZE,
+    BarePages,
+    Buffer,
+    Flags,
+    Item,
+    Numbers,
+    NumberTable,
+    Octets,
+    PageRun,
+    Span,
+    ZeroRun,
+)
 from relocd.pages.limits import BATCH_BYTES_MAX
 from relocd.pages.ranges import stretches
 
@@ -26,14 +38,19 @@ TARGET_BYTES: Final = 512 << 10
 """Contents of a batch [bytes], unless the link is slow (``pace``): so many that what Python does for each is little
 beside what is done to its bytes; compressed, 2 ms on a link of 1 Gbit/s."""
 DESCRIPTOR_BYTES: Final = 64 << 10
-"""Room for descriptors in a batch being built [bytes]; only pages scattered all over come near it."""
+"""Descriptors of a batch, at most [bytes]; only pages scattered all over come near it. A receiver makes an object of
+each item, so a batch that were all descriptors would take thirty times its size in memory."""
 ZERO_PAGES_MAX: Final = 32 << 10
 """Zero pages in a batch. They cost the sender nothing, but the receiver has to write them out again."""
+BARE_ZERO_PAGES_MAX: Final = 2 << 10
+"""The same for bare pages, which the receiver writes out in full: 8 MiB."""
+TABLE_NUMBERS_MAX: Final = 32 << 10
+"""Numbers in a batch's tables."""
 
 _DESCRIPTOR: Final = struct.Struct("!BBBBI")
 _TRAILER: Final = struct.Struct("!II")
 _RANGE: Final = np.dtype([("start", ">u8"), ("count", ">u4")])
-_SPAN, _PAGES, _ZEROS = 1, 2, 3
+_SPAN, _PAGES, _ZEROS, _TABLE, _BARE = 1, 2, 3, 4, 5
 _PAGE_NUMBERS: Final = 1 << 52  # so that a page's offset fits in 64 bits
 
 BUFFER_BYTES: Final = TARGET_BYTES + DESCRIPTOR_BYTES + _TRAILER.size
@@ -49,6 +66,8 @@ class BatchBuilder:
         self._descriptors = bytearray()
         self._items = 0
         self._contents = 0
+        self._bare_zero_pages = 0
+        self._table_numbers = 0
         self.pages = 0
         self.zero_pages = 0
 
@@ -60,7 +79,11 @@ class BatchBuilder:
     @property
     def worth_sending(self) -> bool:
         """Whether it is at least half full. To fill it up a run would be cut, and then cost twice."""
-        return self._contents >= self.target_bytes // 2 or self.zero_pages >= ZERO_PAGES_MAX // 2
+        return (
+            self._contents >= self.target_bytes // 2
+            or self.zero_pages >= ZERO_PAGES_MAX // 2
+            or self._bare_zero_pages >= BARE_ZERO_PAGES_MAX // 2
+        )
 
     def add(self, item: Item) -> Item | None:
         """Copy an item in, or that part of it for which there is room; return the rest, if any."""
@@ -77,6 +100,13 @@ class BatchBuilder:
             case ZeroRun():
                 count = self._describe_run(_ZEROS, item, ZERO_PAGES_MAX - self.zero_pages)
                 self.zero_pages += count
+            case NumberTable(numbers=numbers):
+                count = self._describe_table(numbers[: TABLE_NUMBERS_MAX - self._table_numbers])
+                return NumberTable(numbers[count:]) if count < len(numbers) else None
+            case BarePages(filled=filled, contents=contents):
+                count, rows = self._describe_bare(filled, room // PAGE_SIZE)
+                self._append(contents[:rows])
+                return BarePages(filled[count:], contents[rows:]) if count < len(filled) else None
         return _after(item, count)
 
     def seal(self) -> memoryview:
@@ -105,6 +135,38 @@ class BatchBuilder:
         self._items += 1
         return int(ranges["count"].sum(dtype=np.uint64))
 
+    def _describe_table(self, numbers: Numbers) -> int:
+        """Write the descriptor for the first of these numbers; return how many these are."""
+        range_room = self._descriptor_room(0) // _RANGE.itemsize
+        if not len(numbers) or range_room <= 0:
+            return 0
+        ranges = _ranges(numbers)[:range_room]
+        self._descriptors += _DESCRIPTOR.pack(_TABLE, 0, 0, 0, len(ranges)) + ranges.tobytes()
+        self._items += 1
+        count = int(ranges["count"].sum(dtype=np.uint64))
+        self._table_numbers += count
+        return count
+
+    def _describe_bare(self, filled: Flags, most: int) -> tuple[int, int]:
+        """Write the descriptor for the first of these pages, of which ``most`` may be filled.
+
+        Return how many these are, and how many of them are filled.
+        """
+        filled = filled[: max(0, self._descriptor_room(0) * 8)]
+        rows = filled.cumsum()
+        zeros = np.arange(1, len(filled) + 1) - rows
+        zeros_most = BARE_ZERO_PAGES_MAX - self._bare_zero_pages
+        count = int(min(rows.searchsorted(most, "right"), zeros.searchsorted(zeros_most, "right")))
+        if not count:
+            return 0, 0
+        flags = np.packbits(filled[:count], bitorder="little").tobytes()
+        self._descriptors += _DESCRIPTOR.pack(_BARE, 0, 0, 0, count) + flags
+        self._items += 1
+        self._bare_zero_pages += int(zeros[count - 1])
+        self.zero_pages += int(zeros[count - 1])
+        self.pages += int(rows[count - 1])
+        return count, int(rows[count - 1])
+
     def _descriptor_room(self, name_bytes: int) -> int:
         return DESCRIPTOR_BYTES - len(self._descriptors) - _DESCRIPTOR.size - name_bytes
 
@@ -122,6 +184,10 @@ def decode_batch(payload: Buffer) -> list[Item]:
     items, descriptor_bytes = _TRAILER.unpack_from(payload, size - _TRAILER.size)
     if not items or descriptor_bytes > size - _TRAILER.size:
         raise StreamError("a batch has no items, or descriptors longer than itself")
+    if descriptor_bytes > DESCRIPTOR_BYTES:
+        raise StreamError(
+            f"a batch has {descriptor_bytes} bytes of descriptors, not {DESCRIPTOR_BYTES} at most"
+        )
     return _BatchReader(memoryview(payload), descriptor_bytes).read(items)
 
 
@@ -134,6 +200,8 @@ class _BatchReader:
         self._contents_end = self._at = self._end - descriptor_bytes
         self._content_at = 0
         self._zero_pages = 0
+        self._bare_zero_pages = 0
+        self._table_numbers = 0
 
     def read(self, items: int) -> list[Item]:
         found = [self._item() for _ in range(items)]
@@ -144,10 +212,15 @@ class _BatchReader:
     def _item(self) -> Item:
         descriptor = _DESCRIPTOR.unpack_from(self._payload, self._step(_DESCRIPTOR.size))
         kind, named, name_bytes, reserved, count = descriptor
-        if named > 1 or reserved or not count or (kind == _SPAN and (named or name_bytes)):
+        blockless = kind in (_SPAN, _TABLE, _BARE)
+        if named > 1 or reserved or not count or (blockless and (named or name_bytes)):
             raise StreamError("a batch has a descriptor that says nothing, or too much")
         if kind == _SPAN:
             return Span(self._content(count))
+        if kind == _TABLE:
+            return self._table(count)
+        if kind == _BARE:
+            return self._bare(count)
         block = self._block(name_bytes)
         numbers = self._numbers(count, self._page_limit(kind))
         if named and len(numbers) != 1:
@@ -157,6 +230,27 @@ class _BatchReader:
             return ZeroRun(block, numbers, bool(named))
         contents = np.frombuffer(self._content(len(numbers) * PAGE_SIZE), np.uint8)
         return PageRun(block, numbers, contents.reshape(-1, PAGE_SIZE), bool(named))
+
+    def _table(self, count: int) -> NumberTable:
+        numbers = self._ranges(count, TABLE_NUMBERS_MAX - self._table_numbers)
+        self._table_numbers += len(numbers)
+        return NumberTable(numbers)
+
+    def _bare(self, count: int) -> BarePages:
+        zeros_most = BARE_ZERO_PAGES_MAX - self._bare_zero_pages
+        if count > zeros_most + (self._contents_end - self._content_at) // PAGE_SIZE:
+            raise StreamError(f"a batch announces {count} bare pages, more than it can hold")
+        start = self._step(-(-count // 8))
+        flags = np.frombuffer(self._payload[start : self._at], np.uint8)
+        filled = np.unpackbits(flags, bitorder="little")
+        if filled[count:].any():
+            raise StreamError("a batch tells of pages that are not there")
+        rows = int(np.count_nonzero(filled))
+        if count - rows > zeros_most:
+            raise StreamError(f"a batch announces {count - rows} zero pages where {zeros_most} are possible")
+        self._bare_zero_pages += count - rows
+        contents = np.frombuffer(self._content(rows * PAGE_SIZE), np.uint8)
+        return BarePages(filled[:count].view(np.bool_), contents.reshape(-1, PAGE_SIZE))
 
     def _page_limit(self, kind: int) -> int:
         if kind == _ZEROS:
@@ -173,19 +267,25 @@ class _BatchReader:
         return name
 
     def _numbers(self, count: int, limit: int) -> Numbers:
-        """Expand ranges into page numbers; ``limit`` is checked before memory is taken for them."""
+        """Page numbers from ranges."""
+        numbers = self._ranges(count, limit)
+        if numbers.max() >= _PAGE_NUMBERS:
+            raise StreamError("a batch has a page number that no guest can have")
+        return numbers
+
+    def _ranges(self, count: int, limit: int) -> Numbers:
+        """Expand ranges into numbers; ``limit`` is checked before memory is taken for them."""
         start = self._step(count * _RANGE.itemsize)
         ranges = np.frombuffer(self._payload, _RANGE, count, start)
         starts, counts = ranges["start"].astype(np.uint64), ranges["count"].astype(np.uint64)
         total = int(counts.sum())
         if not counts.all() or total > limit:
-            raise StreamError(f"a batch announces {total} pages where {limit} are possible")
-        if starts.max() >= _PAGE_NUMBERS or (starts + counts).max() > _PAGE_NUMBERS:
-            raise StreamError("a batch has a page number that no guest can have")
+            raise StreamError(f"a batch announces {total} numbers where {limit} are possible")
+        offsets = np.arange(total, dtype=np.uint64)
         if count == 1:
-            return np.arange(starts[0], starts[0] + counts[0], dtype=np.uint64)
+            return offsets + starts
         before = counts.cumsum() - counts
-        return np.repeat(starts - before, counts.astype(np.intp)) + np.arange(total, dtype=np.uint64)
+        return np.repeat(starts - before, counts.astype(np.intp)) + offsets
 
     def _content(self, size: int) -> memoryview:
         start, self._content_at = self._content_at, self._content_at + size

@@ -1,8 +1,8 @@
 """What a hypervisor's stream consists of, in words that belong to no hypervisor.
 
-A codec (``qemu_decoder``, ``qemu_encoder``) makes items from bytes and bytes from items. Everything between the two
-codecs, that is batching, compression, digest and placing pages into a guest's memory, knows items only, so a
-second hypervisor needs a second codec and nothing else.
+A codec (``codecs`` lists them) makes items from bytes and bytes from items. Everything between the two
+codecs, that is batching, compression, digest and placing pages into a guest's memory, knows items only, so
+another hypervisor needs another codec and nothing else. Which items there are in a stream is its format's business.
 
 Items made by a decoder refer to the buffer that was decoded: they hold no copy, and are good until the caller
 uses that buffer again.
@@ -20,6 +20,7 @@ PAGE_SIZE = 4096
 Buffer = bytes | bytearray | memoryview
 Numbers = npt.NDArray[np.uint64]
 Octets = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 
 
 @frozen(eq=False)
@@ -66,7 +67,48 @@ class ZeroRun:
         _check_named(self.named, self.numbers)
 
 
-Item = Span | PageRun | ZeroRun
+@frozen(eq=False)
+class NumberTable:
+    """Numbers of 64 bits that follow each other in the stream, with nothing between them."""
+
+    numbers: Numbers
+
+    def __attrs_post_init__(self) -> None:
+        if not len(self.numbers):
+            raise ValueError("a number table has at least one number")
+
+
+@frozen(eq=False)
+class BarePages:
+    """Pages that follow each other in the stream, with nothing between them.
+
+    ``filled`` tells of each page whether it has content; one that has not is all zero. ``contents`` has a row of
+    PAGE_SIZE bytes for each page that has. (Which pages they are is said before, in a table or a span.)
+    """
+
+    filled: Flags
+    contents: Octets
+
+    def __attrs_post_init__(self) -> None:
+        if not len(self.filled) or self.contents.shape != (np.count_nonzero(self.filled), PAGE_SIZE):
+            raise ValueError(
+                "bare pages need at least one page, and one row of content for each that is filled"
+            )
+
+
+Item = Span | PageRun | ZeroRun | NumberTable | BarePages
+
+
+def pages(item: Item) -> int:
+    """How many pages with content there are in an item."""
+    return len(item.contents) if isinstance(item, PageRun | BarePages) else 0
+
+
+def zero_pages(item: Item) -> int:
+    """How many pages without content there are in an item."""
+    if isinstance(item, BarePages):
+        return len(item.filled) - len(item.contents)
+    return len(item.numbers) if isinstance(item, ZeroRun) else 0
 
 
 def _check_named(named: bool, numbers: Numbers) -> None:

@@ -75,7 +75,7 @@ class Placement:
         if isinstance(item, Span):
             self._follow(item)
             return False
-        if item.block != self._block:
+        if not isinstance(item, PageRun | ZeroRun) or item.block != self._block:
             return False
         if self.stage is Stage.UNDECIDED:
             self._decide()

@@ -12,7 +12,7 @@ a healthy stream.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -20,26 +20,22 @@ import numpy as np
 import numpy.typing as npt
 
 from relocd.pages import qemu_format as fmt
-from relocd.pages.items import PAGE_SIZE, Buffer, Item, Numbers, Octets, PageRun, Span, ZeroRun
+from relocd.pages.decoder import Decoder, Found
+from relocd.pages.items import PAGE_SIZE, Numbers, Octets, PageRun, ZeroRun
 
 _BE64: Final = np.dtype(">u8")
 _PAGE_BITS: Final = np.uint64(PAGE_SIZE.bit_length() - 1)
+_BLOCKS_MAX: Final = 1024  # a guest has some ten, and one for each ROM; a longer list would be kept in memory
 _PROBE: Final = 64  # records looked at first; a run that fills the look is worth a wider one
 
-_Found = tuple[int, Item | None]
-_Step = Callable[[memoryview, int], _Found | None]
 
-
-class QemuDecoder:
-    """Bytes in, items out, in order. Never raises on what a stream contains."""
+class QemuDecoder(Decoder):
+    """See :class:`relocd.pages.decoder.Decoder`. What it leaves of a buffer is less than RECORD_BYTES_MAX."""
 
     def __init__(self) -> None:
-        self._step: _Step = self._file_header
-        self._pass_bytes = 0
-        self._pass_then: _Step = self._section
+        super().__init__(self._file_header)
         self._ram_section: int | None = None
         self._last_part = False
-        self._memory_ended = False
         self._unlisted_bytes = 0
         self._blocks: dict[str, int] = {}
         self._block: str | None = None
@@ -49,71 +45,9 @@ class QemuDecoder:
         """The blocks of guest memory that the stream has announced: name to length in bytes."""
         return MappingProxyType(self._blocks)
 
-    @property
-    def opaque(self) -> bool:
-        """Whether understanding has ended: only spans come from now on."""
-        return self._step == self._rest
+    # Steps. None needs to see more than RECORD_BYTES_MAX.
 
-    @property
-    def lost(self) -> bool:
-        """Whether there was something among guest memory, or before it, that is not understood.
-
-        False at the end of a healthy stream, where understanding ends on purpose.
-        """
-        return self.opaque and not self._memory_ended
-
-    @property
-    def memory_ended(self) -> bool:
-        """Whether all guest memory is through: what follows is device state."""
-        return self._memory_ended
-
-    def decode(self, buffer: Buffer) -> tuple[list[Item], int]:
-        """Decode what came next; return items, which refer to ``buffer``, and how many bytes they stand for.
-
-        The rest, less than RECORD_BYTES_MAX, is an incomplete record: give it again with more bytes behind it. At the
-        end of the stream it is a span.
-        """
-        view = memoryview(buffer)
-        items: list[Item] = []
-        start = position = 0
-        while position < len(view):
-            found = self._step(view, position)
-            if found is None:
-                break
-            end, run = found
-            if run is not None:
-                if start < position:
-                    items.append(Span(view[start:position]))
-                items.append(run)
-                start = end
-            position = end
-        if start < position:
-            items.append(Span(view[start:position]))
-        return items, position
-
-    # Steps. Each looks at the bytes from a position on; it returns where the next step begins, and a run if
-    # it found one; or None if it needs to see more bytes (at most RECORD_BYTES_MAX).
-
-    def _rest(self, view: memoryview, position: int) -> _Found:
-        return len(view), None
-
-    def _lost(self, position: int) -> _Found:
-        self._step = self._rest
-        return position, None
-
-    def _pass(self, view: memoryview, position: int) -> _Found:
-        size = min(self._pass_bytes, len(view) - position)
-        self._pass_bytes -= size
-        if not self._pass_bytes:
-            self._step = self._pass_then
-        return position + size, None
-
-    def _skip(self, position: int, size: int) -> _Found:
-        if size:
-            self._pass_bytes, self._step = size, self._pass
-        return position, None
-
-    def _file_header(self, view: memoryview, position: int) -> _Found | None:
+    def _file_header(self, view: memoryview, position: int) -> Found | None:
         head = view[position : position + len(fmt.HEADER)]
         if head != fmt.HEADER[: len(head)]:
             return self._lost(position)
@@ -122,7 +56,7 @@ class QemuDecoder:
         self._step = self._section
         return position + len(head), None
 
-    def _section(self, view: memoryview, position: int) -> _Found | None:
+    def _section(self, view: memoryview, position: int) -> Found | None:
         reader = {
             fmt.CONFIGURATION: self._configuration,
             fmt.SUBSECTION: self._subsection,
@@ -134,26 +68,28 @@ class QemuDecoder:
         }.get(view[position])
         return reader(view, position) if reader else self._lost(position)
 
-    def _configuration(self, view: memoryview, position: int) -> _Found | None:
+    def _configuration(self, view: memoryview, position: int) -> Found | None:
         if len(view) - position < 5:
             return None
         (size,) = struct.unpack_from(">xI", view, position)
-        return self._skip(position + 5, size)
+        return self._skip(position + 5, size, self._section)
 
-    def _subsection(self, view: memoryview, position: int) -> _Found | None:
+    def _subsection(self, view: memoryview, position: int) -> Found | None:
         name = _name_at(view, position + 1)
         if name is None or len(view) < (end := position + 2 + len(name) + 4):
             return None
         size = fmt.SUBSECTIONS.get(name)
-        return self._lost(position) if size is None else self._skip(end, size)
+        return self._lost(position) if size is None else self._skip(end, size, self._section)
 
-    def _command(self, view: memoryview, position: int) -> _Found | None:
+    def _command(self, view: memoryview, position: int) -> Found | None:
         if len(view) - position < 5:
             return None
         command, size = struct.unpack_from(">xHH", view, position)
-        return self._skip(position + 5, size) if command in fmt.COMMANDS else self._lost(position)
+        return (
+            self._skip(position + 5, size, self._section) if command in fmt.COMMANDS else self._lost(position)
+        )
 
-    def _section_start(self, view: memoryview, position: int) -> _Found | None:
+    def _section_start(self, view: memoryview, position: int) -> Found | None:
         name = _name_at(view, position + 5)
         if name is None or len(view) < (end := position + 6 + len(name) + 8):
             return None
@@ -165,7 +101,7 @@ class QemuDecoder:
         self._step = self._record
         return end, None
 
-    def _section_part(self, view: memoryview, position: int) -> _Found | None:
+    def _section_part(self, view: memoryview, position: int) -> Found | None:
         if len(view) - position < 5:
             return None
         kind, section = struct.unpack_from(">BI", view, position)
@@ -175,13 +111,13 @@ class QemuDecoder:
         self._step = self._record
         return position + 5, None
 
-    def _section_footer(self, view: memoryview, position: int) -> _Found | None:
+    def _section_footer(self, view: memoryview, position: int) -> Found | None:
         if len(view) - position < 5:
             return None
         (section,) = struct.unpack_from(">xI", view, position)
         return (position + 5, None) if section == self._ram_section else self._lost(position)
 
-    def _record(self, view: memoryview, position: int) -> _Found | None:
+    def _record(self, view: memoryview, position: int) -> Found | None:
         if len(view) - position < fmt.WORD.size:
             return None
         (word,) = fmt.WORD.unpack_from(view, position)
@@ -203,7 +139,7 @@ class QemuDecoder:
             return position + fmt.WORD.size, None
         return self._lost(position)
 
-    def _block_length(self, view: memoryview, position: int) -> _Found | None:
+    def _block_length(self, view: memoryview, position: int) -> Found | None:
         raw = _name_at(view, position)
         if raw is None or len(view) < (end := position + 1 + len(raw) + fmt.WORD.size):
             return None
@@ -211,13 +147,15 @@ class QemuDecoder:
         name = _text(raw)
         if not name or name in self._blocks or not 0 < length <= self._unlisted_bytes:
             return self._lost(position)
+        if len(self._blocks) >= _BLOCKS_MAX:
+            return self._lost(position)
         self._blocks[name] = length
         self._unlisted_bytes -= length
         if not self._unlisted_bytes:
             self._step = self._record
         return end, None
 
-    def _named(self, view: memoryview, position: int, word: int) -> _Found | None:
+    def _named(self, view: memoryview, position: int, word: int) -> Found | None:
         raw = _name_at(view, position + fmt.WORD.size)
         if raw is None:
             return None
@@ -234,7 +172,7 @@ class QemuDecoder:
             return end, ZeroRun(name, number, named=True)
         return end, PageRun(name, number, np.ndarray((1, PAGE_SIZE), np.uint8, view, start), named=True)
 
-    def _pages(self, view: memoryview, position: int) -> _Found | None:
+    def _pages(self, view: memoryview, position: int) -> Found | None:
         most = (len(view) - position) // fmt.PAGE_STRIDE
         if not most:
             return None
@@ -247,7 +185,7 @@ class QemuDecoder:
         contents: Octets = np.ndarray((count, PAGE_SIZE), np.uint8, view, start, (fmt.PAGE_STRIDE, 1))
         return position + count * fmt.PAGE_STRIDE, PageRun(self._block or "", numbers, contents)
 
-    def _zeros(self, view: memoryview, position: int) -> _Found | None:
+    def _zeros(self, view: memoryview, position: int) -> Found | None:
         most = (len(view) - position) // fmt.ZERO_STRIDE
         if not most:
             return None

@@ -1,58 +1,37 @@
-"""Items back to QEMU's stream. The counterpart of ``qemu_decoder``, where the law is written that binds both."""
+"""Items back to QEMU's stream. The counterpart of ``qemu_decoder``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, assert_never
+from typing import Final
 
 import numpy as np
 
 from relocd.pages import qemu_format as fmt
-from relocd.pages.items import PAGE_SIZE, Item, Numbers, Octets, PageRun, Span, ZeroRun
+from relocd.pages.encoder import Encoder
+from relocd.pages.items import PAGE_SIZE, Item, Numbers, Octets, PageRun, ZeroRun
 
 _BE64: Final = np.dtype(">u8")
 _PAGE_BITS: Final = np.uint64(PAGE_SIZE.bit_length() - 1)
 
 
-class QemuEncoder:
-    """Items in, bytes out. Keeps no state of the stream, only memory that it uses again."""
+class QemuEncoder(Encoder):
+    """See :class:`relocd.pages.encoder.Encoder`."""
 
-    def __init__(self) -> None:
-        self._memory: Octets = np.empty(0, np.uint8)
+    def encoded_bytes(self, item: Item) -> int:
+        if not isinstance(item, PageRun | ZeroRun):
+            return super().encoded_bytes(item)
+        name = 1 + len(item.block) if item.named else 0
+        stride = fmt.PAGE_STRIDE if isinstance(item, PageRun) else fmt.ZERO_STRIDE
+        return name + stride * len(item.numbers)
 
-    def encode(self, items: Iterable[Item]) -> memoryview:
-        """The bytes that these items were decoded from, good until the next call."""
-        batch = list(items)
-        size = sum(map(encoded_bytes, batch))
-        if size > len(self._memory):
-            self._memory = np.empty(size, np.uint8)
-        position = 0
-        for item in batch:
-            end = position + encoded_bytes(item)
-            _write(item, self._memory[position:end])
-            position = end
-        return self._memory[:size].data
-
-
-def encoded_bytes(item: Item) -> int:
-    """How many bytes of QEMU's stream an item stands for."""
-    if isinstance(item, Span):
-        return len(item.data)
-    name = 1 + len(item.block) if item.named else 0
-    stride = fmt.PAGE_STRIDE if isinstance(item, PageRun) else fmt.ZERO_STRIDE
-    return name + stride * len(item.numbers)
-
-
-def _write(item: Item, out: Octets) -> None:
-    match item:
-        case Span(data=data):
-            out[:] = np.frombuffer(data, np.uint8)
-        case PageRun(contents=contents):
-            _write_records(item, fmt.PAGE, contents, out)
-        case ZeroRun():
-            _write_records(item, fmt.ZERO, 0, out)
-        case _:
-            assert_never(item)
+    def _write(self, item: Item, out: Octets) -> None:
+        match item:
+            case PageRun(contents=contents):
+                _write_records(item, fmt.PAGE, contents, out)
+            case ZeroRun():
+                _write_records(item, fmt.ZERO, 0, out)
+            case _:
+                super()._write(item, out)
 
 
 def _write_records(item: PageRun | ZeroRun, flag: int, contents: Octets | int, out: Octets) -> None:

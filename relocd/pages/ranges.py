@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from relocd.pages.items import Numbers
+
+RANGE_BYTES: Final = 12
+"""A stretch as a batch writes it down: its first number, its length."""
 
 _ONE = np.uint64(1)
 _START = np.zeros(1, np.intp)

@@ -250,7 +250,14 @@ def _same_disk(disk: Disk, there: DiskFact, here: DiskFact | None, host: str) ->
 
 def _boot_files(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     large = [file for file in domain.boot_files if file.size_bytes > facts.boot_file_limit_bytes]
-    if large:
+    unknown = [file for file in domain.boot_files if not file.sha256 or not file.size_bytes]
+    if unknown:
+        yield (
+            FAIL,
+            f"the source does not say what {unknown[0].path} holds",
+            "Create the domain anew on the source: its boot files are read then.",
+        )
+    elif large:
         yield (
             FAIL,
             f"{large[0].path} has {large[0].size_bytes >> 20} MiB, {facts.host} takes at most "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Final, Self
 
 from relocd.tls.channel import Channel
 
 PIECE_BYTES: Final = 1 << 16
+_INSTANT_S: Final = 0.001  # 0 would mean not to wait at all
 
 
 class TlsStream:
@@ -40,12 +42,18 @@ class TlsStream:
             left = left[self.send(left) :]
 
     def recv_into(self, memory: bytearray, size: int = 0, /) -> int:
-        """Wait for some bytes; 0 at the end."""
+        """Wait for some bytes; 0 at the end. The timeout is for all of it: records may come in small pieces."""
+        timeout_s = self._sock.gettimeout()
+        deadline_s = time.monotonic() + (timeout_s or 0)
         while not len(self._rest):
+            if timeout_s is not None:
+                self._sock.settimeout(max(_INSTANT_S, deadline_s - time.monotonic()))
             received = self._sock.recv(PIECE_BYTES)
             self._rest = memoryview(self._channel.receive(received)) if received else self._rest
             if not received or (self._channel.ended and not len(self._rest)):
                 return 0
+            if timeout_s is not None and not len(self._rest) and time.monotonic() >= deadline_s:
+                raise TimeoutError("timed out")
         taken = min(len(self._rest), size or len(memory))
         memory[:taken] = self._rest[:taken]
         self._rest = self._rest[taken:]

@@ -18,7 +18,6 @@ T = TypeVar("T")
 Word = TypeVar("Word", bound=enum.StrEnum)
 
 _HEX = re.compile(r"[0-9a-f]{2,128}")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\U0010ffff]+")
 
 
 class Fields:
@@ -133,8 +132,12 @@ class Fields:
 
 
 def printable(text: str) -> str:
-    """Cut a peer's text to size and blank what could play tricks on a terminal or log."""
-    return _UNPRINTABLE.sub(" ", text)[:MAX_TEXT]
+    """Cut a peer's text to size and blank what could play tricks on a terminal or log.
+
+    Those are control characters and invisible ones, such as those that turn the direction of writing.
+    """
+    cut = text[:MAX_TEXT]
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else " " for c in cut)
 
 
 def to_number(text: str, low: int, high: int, what: str) -> int:

@@ -29,6 +29,7 @@ from relocd.carrier.control import (
 from relocd.pages import frames
 from relocd.pages.choice import LEVELS, Compression
 from relocd.pages.frames import Header
+from relocd.pages.stream_format import StreamFormat
 
 PATIENCE_S = 20.0
 """How long a test waits for what must come; only a test that fails waits that long."""
@@ -138,15 +139,16 @@ class Pair:
         stream_bytes_max: int = 0,
         between: Callable[[int], tuple[socket.socket, socket.socket]] = lambda _: tcp_pair(),
         security: tuple[LaneSecurity | None, LaneSecurity | None] = (None, None),
+        stream_format: StreamFormat = StreamFormat.QEMU,
     ) -> None:
         """Tell both to begin. ``between`` makes the two ends of a lane; ``security`` is source's and target's."""
         pairs = [between(number) for number in range(lanes)]
         specs = tuple(FileSpec(len(data), hashlib.sha256(data).hexdigest()) for data in files)
-        send = control.Send(lanes, Compression(compression), specs, security[0])
+        send = control.Send(lanes, Compression(compression), specs, security[0], stream_format)
         self.source.tell(send, *[near for near, _ in pairs], *map(memory_file, files))
         writable = [os.open(path, os.O_WRONLY | os.O_CREAT, 0o600) for path in sinks]
         self.target.tell(
-            control.Receive(lanes, specs, stream_bytes_max, security[1]),
+            control.Receive(lanes, specs, stream_bytes_max, security[1], stream_format),
             *[far for _, far in pairs],
             *writable,
         )

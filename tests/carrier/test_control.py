@@ -114,34 +114,43 @@ WRONG = {
     "boolean": (b'{"do": "limit", "bytes_per_s": true}', "whole number, not True"),
     "huge": (b'{"do": "limit", "bytes_per_s": 9223372036854775808}', "whole number"),
     "no lanes": (
-        b'{"do": "receive", "lanes": 0, "files": [], "stream_bytes_max": 0, "security": null}',
+        b'{"do": "receive", "lanes": 0, "files": [], "stream_bytes_max": 0,'
+        b' "security": null, "stream_format": "qemu"}',
         "1 to 15, not 0",
     ),
     "too many lanes": (
-        b'{"do": "receive", "lanes": 16, "files": [], "stream_bytes_max": 0, "security": null}',
+        b'{"do": "receive", "lanes": 16, "files": [], "stream_bytes_max": 0,'
+        b' "security": null, "stream_format": "qemu"}',
         "1 to 15",
     ),
     "compression": (
-        b'{"do": "send", "lanes": 1, "files": [], "compression": "lzma", "security": null}',
+        b'{"do": "send", "lanes": 1, "files": [], "compression": "lzma", "security": null, "stream_format": "qemu"}',
         "lzma",
     ),
     "files": (
-        b'{"do": "receive", "lanes": 1, "files": {}, "stream_bytes_max": 0, "security": null}',
+        b'{"do": "receive", "lanes": 1, "files": {}, "stream_bytes_max": 0,'
+        b' "security": null, "stream_format": "qemu"}',
         "files must be a list",
     ),
     "file": (
-        b'{"do": "receive", "lanes": 1, "files": [1], "stream_bytes_max": 0, "security": null}',
+        b'{"do": "receive", "lanes": 1, "files": [1], "stream_bytes_max": 0,'
+        b' "security": null, "stream_format": "qemu"}',
         "an object is needed",
     ),
     "hash": (
         b'{"do": "receive", "lanes": 1, "files": [{"size_bytes": 1, "sha256": "AB"}], "stream_bytes_max": 0,'
-        b' "security": null}',
+        b' "security": null, "stream_format": "qemu"}',
         "64 lower-case hex",
     ),
     "certificate": (
         b'{"do": "receive", "lanes": 1, "files": [], "stream_bytes_max": 0,'
-        b' "security": {"certificate": "", "key": "", "peer": "AB"}}',
+        b' "security": {"certificate": "", "key": "", "peer": "AB"}, "stream_format": "qemu"}',
         "peer must be a certificate",
+    ),
+    "stream format": (
+        b'{"do": "send", "lanes": 1, "files": [], "compression": "none", "security": null,'
+        b' "stream_format": "vmware"}',
+        "'vmware' is not a valid StreamFormat",
     ),
     "too long": (b'{"do": "quit"}' + b" " * (64 << 10), "longer than 65536"),
 }

@@ -202,6 +202,13 @@ HOSTILE = {
     "a frame cut short": (frame(Kind.BATCH, BATCH)[:-1], "ended inside a frame"),
     "a header cut short": (frame(Kind.BATCH, BATCH)[:9], "ended inside a frame"),
     "a batch that is none": (frame(Kind.BATCH, b"12345678"), "no items"),
+    "a batch that is all descriptors": (
+        frame(
+            Kind.BATCH,
+            b"x" * 9000 + struct.pack("!BBBBI", 1, 0, 0, 0, 1) * 9000 + struct.pack("!II", 9000, 72000),
+        ),
+        "72000 bytes of descriptors",
+    ),
     "a sequence twice": (frame(Kind.BATCH, BATCH) * 2, "came twice"),
     "a wrong digest": (
         frame(Kind.BATCH, BATCH) + frame(Kind.END, End(1, 1, NO_DIGEST).to_bytes(), 1),

@@ -211,6 +211,27 @@ def test_who_keeps_tls_busy_is_left() -> None:
             link.receive(memoryview(bytearray(1)))
 
 
+def test_a_handshake_is_not_prolonged_by_dripping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "HANDSHAKE_S", 0.3)
+    near, far = tcp_pair()
+    over = threading.Event()
+
+    def drip() -> None:
+        far.send(b"\x16\x03\x01\x20\x00\x01\x00\x1f\xfc")
+        while not over.wait(0.02):
+            far.send(b"x")
+
+    with near, far:
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            with pytest.raises(StreamError, match="could not be encrypted"):
+                tls.Armour(BOTH[1], server_side=True).link(near, 3)
+        finally:
+            over.set()
+            dripping.join()
+
+
 def test_an_older_tls_is_refused() -> None:
     near, far = tcp_pair()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -172,7 +172,7 @@ def test_a_request_that_is_too_long_is_not_sent(server: ControlServer, client: C
     assert server.requests == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     answer=st.one_of(
         st.binary(max_size=200), st.binary(max_size=100).map(lambda b: b'{"event":' + b + b"}\n")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.config import AcceleratorChoice, Compression, Config, LogLevel
@@ -75,6 +75,8 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(xen-relocation-max-incoming 0)", "max_incoming", 0),
     ("(xen-relocation-max-outgoing 64)", "max_outgoing", 64),
     ("(xen-relocation-max-connections 1)", "max_connections", 1),
+    ("(xen-relocation-max-connections-per-host 2)", "max_connections_per_host", 2),
+    ("(xen-relocation-max-handshakes 3)", "max_handshakes", 3),
     ("(xen-relocation-boot-file-limit 1)", "boot_file_limit_bytes", MIB),
     ("(xen-relocation-boot-store-limit 4096)", "boot_store_limit_bytes", 4096 * MIB),
     ("(xen-relocation-disk-paths '')", "disk_paths", ()),
@@ -330,7 +332,6 @@ forms = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(forms, max_size=4).map("\n".join) | st.text())
 def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):

@@ -34,9 +34,8 @@ class Daemon:
             driver="memory",
             relocation_port=free_port(),
             relocation_address="127.0.0.1",
-            hosts_allow=(r"127\.0\.0\.1",),
             dom0_min_mem_mib=0,
-            **settings,
+            **{"hosts_allow": (r"127\.0\.0\.1",)} | settings,
         )
         self.start()
 

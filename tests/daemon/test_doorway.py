@@ -37,7 +37,7 @@ class Desk:
     def hello(self) -> Hello:
         return Hello("relocd test", "here", 8002)
 
-    def lane_taker(self, lane: object) -> None:
+    def lane_taker(self, lane: object, peer: str) -> None:
         return None
 
 
@@ -59,8 +59,7 @@ def door() -> Iterator[OpenDoor]:
             gate,
             lambda dialogue: Session(dialogue, Desk()) and None,  # type: ignore[arg-type]
             Trust(Config(tls=TlsMode.OFF), resolver),
-            max_connections=limit,
-            handshake_timeout_s=handshake_s,
+            lambda: Config(max_connections=limit, handshake_timeout_s=handshake_s),
         )
         ports.append(reactor.listenTCP(0, factory, interface="127.0.0.1"))  # type: ignore[attr-defined]
         address = ports[-1].getHost()

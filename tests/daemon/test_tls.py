@@ -262,7 +262,7 @@ def test_handshakes_count_as_connections(make: Make) -> None:
 def _connections(daemon: Daemon) -> int:
     for port in daemon.service._ports:
         if hasattr(port, "factory") and hasattr(port.factory, "trust"):
-            return int(port.factory.count)
+            return int(port.factory.crowd.count)
     raise AssertionError("the daemon listens to nobody")
 
 

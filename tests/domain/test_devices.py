@@ -6,7 +6,7 @@ import contextlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.domain.devices import read_disk, read_vif, xen_mac
@@ -122,7 +122,6 @@ def test_what_is_no_vif(spec: str, reason: str) -> None:
         vif(spec)
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=3, max_size=3))
 def test_macs_are_of_xens_range(random: bytes) -> None:
     mac = xen_mac(random)
@@ -130,7 +129,6 @@ def test_macs_are_of_xens_range(random: bytes) -> None:
     assert mac.endswith(random[1:].hex(":"))
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("phy:file,=/abxvda w!\n")) | st.text())
 def test_any_text_is_a_device_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):

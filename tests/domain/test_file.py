@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.domain.file import Parsed, parse_domain_file
@@ -297,7 +297,6 @@ def test_unknown_overrides_are_reported() -> None:
 # -- S-expressions -------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(domain_configs())
 def test_a_record_is_a_domain_file(domain: DomainConfig) -> None:
     for text in (dumps(to_sxp(domain)), "# a comment\n\n " + pretty(to_sxp(domain))):
@@ -349,7 +348,6 @@ lines = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(
     st.lists(lines).map("\n".join) | st.text(),
     st.dictionaries(st.sampled_from([*KEYS]), st.text(), max_size=2),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.domain import rules
@@ -65,7 +65,6 @@ def record(fields: str) -> str:
     return f"(domain (name web) (uuid {UUID_TEXT}) (memory_mib 256)\n {fields})"
 
 
-@settings(deadline=None)
 @given(domain_configs())
 def test_a_record_is_exact(config: DomainConfig) -> None:
     assert not list(rules.problems(config))
@@ -193,7 +192,6 @@ def test_a_wrong_name_gets_the_right_one_offered() -> None:
     assert fails(record("(memmory_mib 2)")).hint == "Did you mean 'memory_mib'?"
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("() '\"\\#x-abdiomnkvf0:./,\n")) | st.text())
 def test_any_text_is_a_domain_or_a_config_error(text: str) -> None:
     try:

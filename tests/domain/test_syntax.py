@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relocd.domain.syntax import MAX_CHARACTERS, Item, read_settings, read_value
@@ -128,7 +128,6 @@ def test_what_begins_like_a_value_must_be_one(text: str) -> None:
         read_value(text, source="s")
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("ab=1'\"[],;#\\ \n\t0x.-")) | st.text())
 def test_any_text_is_settings_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):
@@ -137,7 +136,6 @@ def test_any_text_is_settings_or_a_config_error(text: str) -> None:
         read_value(text, source="s")
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_any_string_can_be_written(text: str) -> None:
     quoted = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -149,7 +149,7 @@ addresses = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(shaped | pieces.map("".join), st.lists(addresses, min_size=1, max_size=20))
 def test_nobody_who_is_allowed_is_left_out(pattern: str, some: list[IPv4Address | IPv6Address]) -> None:
     try:
@@ -173,7 +173,7 @@ def test_nobody_who_is_allowed_is_left_out(pattern: str, some: list[IPv4Address 
 words = st.lists(st.sampled_from([*"ab0.()|?*+^$", "[ab]", "{0,2}", "(?:"]))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(words.map("".join), st.text("ab0.", max_size=6))
 def test_the_machine_matches_what_the_expression_matches(pattern: str, text: str) -> None:
     try:

@@ -158,7 +158,7 @@ class TwoHosts(RuleBasedStateMachine):
 TestTwoHosts = TwoHosts.TestCase
 # The same runs each time, so that a change is judged by what it changes; the soak makes up new ones.
 TestTwoHosts.settings = settings(
-    max_examples=RUNS, stateful_step_count=20, deadline=None, derandomize="RELOCD_SOAK_RUNS" not in os.environ
+    max_examples=RUNS, stateful_step_count=20, derandomize="RELOCD_SOAK_RUNS" not in os.environ
 )
 
 

@@ -39,7 +39,7 @@ def join(client: Channel, server: Channel, size: int = 1 << 16) -> tuple[bytes, 
 
 
 @given(st.integers(1, 3000), st.binary(min_size=1, max_size=50_000))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_said_is_heard(tmp_path: Path, size: int, said: bytes) -> None:
     client, server = channel(tmp_path, server_side=False), channel(tmp_path, server_side=True)
     client.begin()

@@ -230,6 +230,9 @@ def test_unknown_optional_fields_are_skipped() -> None:
 def test_texts_of_peers_are_made_safe_to_print() -> None:
     message = decode(b"(abort (code stream) (text 'a\\x1b[2Jb'))")
     assert message == Abort("stream", "a [2Jb")
+    assert printable("good \u202e\u2066\u200b\u2028\x9b!") == "good      !", (
+        "nor what turns the direction of writing"
+    )
     assert len(printable("x" * 5000)) == MAX_TEXT
 
 

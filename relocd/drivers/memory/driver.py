@@ -18,6 +18,7 @@ from relocd.drivers.memory.transfer import COMPLETED, DIRTY_PAGES, PAUSED, Trans
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
 from relocd.model import Accelerator, CpuWords, DomainConfig, DomainStatus, HypervisorFacts, Load, Progress
+from relocd.pages.stream_format import StreamFormat
 
 DRIVER = "memory"
 MACHINE = "memory-1"
@@ -28,6 +29,7 @@ class MemoryDriver:
     """See :class:`relocd.drivers.base.Driver`."""
 
     name = DRIVER
+    stream_format = StreamFormat.OPAQUE
 
     def __init__(self, config: Config, paths: DriverPaths) -> None:
         self._config = config

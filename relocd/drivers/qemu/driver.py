@@ -26,6 +26,7 @@ from relocd.drivers.qemu.store import Record, Role
 from relocd.errors import BadState, DriverError, UnknownDomain
 from relocd.host import bootstore
 from relocd.model import Action, CpuWords, DomainConfig, DomainState, DomainStatus, HypervisorFacts, Load
+from relocd.pages.stream_format import StreamFormat
 
 _QUIT_GRACE_S = 5.0
 """QEMU writes its caches back before it ends; a guest that is destroyed does not get longer than this."""
@@ -47,6 +48,7 @@ class QemuDriver:
     """See :class:`relocd.drivers.base.Driver`."""
 
     name = DRIVER
+    stream_format = StreamFormat.QEMU
     log = Logger()
 
     def __init__(self, config: Config, paths: DriverPaths) -> None:
