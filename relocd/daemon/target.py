@@ -19,6 +19,7 @@ from relocd.carrier.control import (
     CarrierProgress,
     Event,
 )
+from relocd.daemon.announcing import Welcome
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
@@ -47,7 +48,6 @@ from relocd.wire.messages import (
     Problem,
     ProgressNote,
     Receiving,
-    Resumed,
     Standing,
     Switchover,
 )
@@ -74,6 +74,8 @@ class TargetRelocation(Runner[TargetEffect]):
         self._stream_bytes = 0
         self._totals: Totals | None = None
         self._may_have_run = False
+        self._welcome = Welcome(context, record.domain)
+        self.told_how_long = False  # does the source know how to count the wait for the first frame?
         self._trouble = ""
         self._stall = StallWatch(context.reactor)
         self._stream_ended = False
@@ -344,6 +346,7 @@ class TargetRelocation(Runner[TargetEffect]):
             self._copy_is_gone()
             return
         self._may_have_run = True
+        self._welcome.watch()
         try:
             await self._incoming.resume(paused=self._record.was_paused)
         except RelocdError as error:
@@ -351,6 +354,7 @@ class TargetRelocation(Runner[TargetEffect]):
             self._trouble = str(error)
             self._event(TargetEvent.DOMAIN_DOES_NOT_RUN)
         else:
+            self._welcome.begin()
             self._event(TargetEvent.DOMAIN_RUNS)
 
     def _copy_is_gone(self) -> None:
@@ -369,7 +373,7 @@ class TargetRelocation(Runner[TargetEffect]):
         await self._resume()
 
     async def _tell_resumed(self) -> None:
-        self._tell(Resumed())
+        self._tell(await self._welcome.told(wait=self.told_how_long and self.connected))
 
     async def _write_arrived(self) -> None:
         await self._mark_surely(Mark.ARRIVED, self._outcome("completed"))
@@ -409,6 +413,7 @@ class TargetRelocation(Runner[TargetEffect]):
             "outcome": kind,
             "duration_s": round(time.time() - self._record.began_s, 3),
             "stream_bytes": self._stream_bytes,
+            "first_frame_ms": self._welcome.first_frame_ms,
             "error": failure.text if failure else None,
             "code": failure.code if failure else None,
         }
@@ -417,6 +422,7 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
         self._lanes.close()
+        self._welcome.call_off()
         for arrival in self._arrivals:
             arrival.discard()
         if self._stream is not None:
