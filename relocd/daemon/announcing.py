@@ -27,11 +27,15 @@ FIRST_FRAME_WAIT_S = 0.5
 
 @implementer(IReadDescriptor)
 class Welcome:
-    """What is done for one domain that comes to run here. Nothing of it can fail or delay the relocation."""
+    """What is done for one domain that comes to run here. Nothing of it can fail or delay the relocation.
+
+    ``waits``: the source knows how to count the wait for the first frame.
+    """
 
     log = Logger()
 
     def __init__(self, context: Context, domain: DomainConfig) -> None:
+        self.waits = False
         self._context = context
         self._domain = domain
         self._watch: socket.socket | None = None
@@ -67,9 +71,9 @@ class Welcome:
         if not self._ran_at_s:
             self._stop_watching()
 
-    async def told(self, *, wait: bool) -> Resumed:
-        """What the source is told; ``wait`` gives the first frame a moment."""
-        if self._watch is not None and wait and self._heard_at_s is None and self._runs():
+    async def told(self, *, connected: bool) -> Resumed:
+        """What the source is told; if it is there and can count, the first frame is given a moment."""
+        if self._watch is not None and self.waits and connected and self._heard_at_s is None and self._runs():
             reactor = self._context.reactor
             timer = reactor.callLater(FIRST_FRAME_WAIT_S, self._fire)
             await self._heard

@@ -211,7 +211,7 @@ class Relocations:
         their_lanes = require_lane_certificate(dialogue, proposal.lane_certificate)
         record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port))
         relocation = TargetRelocation(self.context, record, self._forget_target)
-        relocation.told_how_long = FEATURE in hello.features
+        relocation.welcome.waits = FEATURE in hello.features
         # Registered before anything is awaited: from here on the promise counts for those who ask next.
         self._targets[relocation.id] = relocation
         self.log.info(
