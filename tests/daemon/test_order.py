@@ -12,6 +12,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from relocd.config.model import L2Mode
 from relocd.convergence.terms import Wishes, agree
@@ -241,3 +244,33 @@ def test_nobody_is_told_of_or_by_another_relocation(build: Build, side: str, sta
         assert not any(isinstance(sent, m.Standing) for sent in dialogue.sent)
         assert relocation.handover.state == (ENDING[side] if state in EARLY[side] else state)
         assert bool(dialogue.breaches) != (state in EARLY[side])
+
+
+def test_a_target_that_answers_and_hangs_up_is_not_asked_without_pause(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lost link begins a new round of questions at once; together they must not become a busy loop."""
+    relocation = call(build, "source", "committed")
+    clock = Clock()
+    relocation._context = evolve(relocation._context, reactor=clock)
+    relocation._dialogue = None
+    asked: list[float] = []
+
+    async def ask() -> Decision:
+        asked.append(clock.seconds())
+        relocation._dialogue = Heard()  # type: ignore[assignment]  # what is used of it
+        return Decision.PREPARED
+
+    monkeypatch.setattr(relocation, "ask", ask)
+
+    def lose_and_ask() -> None:
+        for _ in range(20):
+            relocation._dialogue = None
+            Deferred.fromCoroutine(relocation._ask_without_end(0.0))
+            clock.advance(0)
+            clock.advance(0.1)
+            clock.advance(0.1)
+
+    call(lose_and_ask)
+    assert asked[0] == 0.0, "the first question comes at once"
+    assert 4 <= len(asked) <= 9, "in four seconds"
