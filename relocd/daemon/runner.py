@@ -77,6 +77,7 @@ class Runner(ABC, Generic[EffectT]):
         self._halted = False
         self._secure = False  # once over TLS, never again without
         self._noted_state = ""
+        self._asked_s = -RETRY_FIRST_S  # never yet
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = context.reactor
 
@@ -257,9 +258,14 @@ class Runner(ABC, Generic[EffectT]):
         self._tell(Standing(question.relocation, self.standing()))
 
     async def _ask_without_end(self, pause_s: float) -> None:
-        """Ask until the answer decides or the peer is connected again. The pauses grow up to RETRY_LAST_S."""
+        """Ask until the answer decides or the peer is connected again. The pauses grow up to RETRY_LAST_S.
+
+        A peer that answers and hangs up each time is not asked more often than one that does not answer.
+        """
         while self._must_ask:
-            await deferLater(self._context.reactor, pause_s)
+            since_s = self._context.reactor.seconds() - self._asked_s
+            await deferLater(self._context.reactor, max(pause_s, RETRY_FIRST_S - since_s))
+            self._asked_s = self._context.reactor.seconds()
             pause_s = max(RETRY_FIRST_S, min(pause_s * 2, RETRY_LAST_S))
             if self._must_ask:
                 try:

@@ -212,6 +212,7 @@ class SourceRelocation(Runner[SourceEffect]):
                     self._breach(message)
                 self._take(effects)
             case Resumed():
+                self.report.arrived(message.ran_us / 1e6, message.heard_us)
                 self._event(SourceEvent.TARGET_RESUMED)
             case Abort(code=code, text=text):
                 self._target_aborted(Failure(code, f"{self.peer.host}: {text}"))

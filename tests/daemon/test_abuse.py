@@ -244,7 +244,7 @@ def test_too_many_messages_at_once_are_a_breach(standing: Daemon, line: str) -> 
     with Rogue(standing.port) as rogue:
         rogue.say(line.encode() * 2000)
         heard = rogue.hear_all()
-    assert b"messages in a second" in heard.splitlines()[-1]
+    assert b"bytes in a second" in heard.splitlines()[-1]
     assert serves(standing)
 
 
