@@ -41,9 +41,9 @@ class XenStreamBuilder:
         return self.raw(b"LibxlFmt" + struct.pack(">II", version, options))
 
     def libxc(
-        self, version: int = 3, options: int = 0, page_shift: int = 12, kind: int = 2
+        self, version: int = 3, options: int = 0, page_shift: int = 12, kind: int = 2, reserved: int = 0
     ) -> XenStreamBuilder:
-        self.raw(b"\xff" * 8 + b"XENF" + struct.pack(">IHHI", version, options, 0, 0))
+        self.raw(b"\xff" * 8 + b"XENF" + struct.pack(">IHHI", version, options, 0, reserved))
         return self.raw(struct.pack("<IHHII", kind, page_shift, 0, 4, 17))
 
     def record(self, kind: int, body: bytes = b"") -> XenStreamBuilder:
