@@ -15,11 +15,12 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 from attrs import evolve
+from twisted.internet.defer import Deferred
 
-from relocd.daemon import stall
+from relocd.daemon import relocations, stall
 from relocd.drivers.memory import forget_hosts
 from relocd.handover.record import Mark
-from relocd.model import BootFile, Disk, Vif
+from relocd.model import BootFile, Disk, DomainConfig, Vif
 from relocd.pages import limits
 from relocd.wire.messages import (
     Abort,
@@ -37,6 +38,7 @@ from relocd.wire.messages import (
     Receiving,
     Refuse,
     Standing,
+    Verdicts,
     encode,
 )
 from tests.daemon.rig import DOMAIN_FILE, Daemon, arrived, marks
@@ -101,8 +103,8 @@ def serves(daemon: Daemon) -> bool:
 
 def empty(daemon: Daemon) -> bool:
     """Is nothing of anybody's left?"""
-    relocations = daemon.service._relocations
-    return not relocations.under_way() and not daemon.host.domains and not relocations.reserved_mib()
+    here = daemon.service._relocations
+    return not here.under_way() and not daemon.host.domains and not here.reserved_mib()
 
 
 # -- slowly ----------------------------------------------------------------------------------------------------
@@ -418,6 +420,34 @@ def test_a_decision_that_comes_too_early_ends_the_relocation(make: Make, early: 
         assert "has no meaning at this point (reserved)" in abort.text
     assert eventually(lambda: empty(daemon))
     assert marks(daemon) == [Mark.ABORTED]
+
+
+def test_few_proposals_are_judged_at_a_time(standing: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may look at disks and start a hypervisor for a question; the others wait for their turn."""
+    began: list[str] = []
+    gate: Deferred[None] = Deferred()
+    real = relocations.target_facts
+
+    async def slow(context: Any, domain: DomainConfig, **more: Any) -> Any:
+        began.append(domain.name)
+        if not gate.called:
+            waiting: Deferred[None] = Deferred()
+            gate.addCallback(lambda _: waiting.callback(None))
+            await waiting
+        return await real(context, domain, **more)
+
+    monkeypatch.setattr(relocations, "target_facts", slow)
+    rogues = [Rogue(standing.port) for _ in range(7)]
+    for number, rogue in enumerate(rogues):
+        rogue.greet()
+        rogue.say(proposal(domain(f"d{number}"), intent=Intent.CHECK))
+    assert eventually(lambda: len(began) == 4)
+    assert serves(standing)
+    assert len(began) == 4
+    call(gate.callback, None)
+    assert all(isinstance(rogue.hear(), Verdicts) for rogue in rogues)
+    for rogue in rogues:
+        rogue.sock.close()
 
 
 # -- more than announced ---------------------------------------------------------------------------------------
