@@ -136,6 +136,7 @@ def summary(outcome: Outcome) -> str:
         f"{raw['rounds']} rounds" if raw["rounds"] != 1 else "1 round",
         duration_text(float(raw["duration_s"] or 0)),
         *([f"downtime {raw['downtime_ms']:.0f} ms"] if raw["downtime_ms"] is not None else []),
+        *([f"blackout about {raw['blackout_ms']:.0f} ms"] if raw["blackout_ms"] is not None else []),
         f"{size_text(float(raw['bytes_sent'] or 0))} sent",
         *saved_facts(raw),
         *([f"relocation {raw['relocation']}"] if raw["relocation"] else []),

@@ -156,6 +156,7 @@ async def _act(desk: Desk, request: Request, action: Callable[[UUID], Awaitable[
             hint=f"Wait for its end, or end it with 'relocctl cancel {domain.name}' as long as that is possible.",
         )
     await action(domain.uuid)
+    desk.context.tunnels.look_soon()
     now = desk.context.driver.get(domain.uuid)
     return {"domain": domain_object(now or domain)}
 

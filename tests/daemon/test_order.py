@@ -16,6 +16,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from relocd.config.model import L2Mode
 from relocd.convergence.terms import Wishes, agree
 from relocd.daemon import beginnings
 from relocd.daemon.bandwidth import Bandwidth
@@ -30,6 +31,7 @@ from relocd.handover.source import SourceEffect, SourceState
 from relocd.handover.target import TargetEffect, TargetState
 from relocd.model import DomainConfig
 from relocd.wire import messages as m
+from relocd.wire import network as n
 from relocd.wire.messages import Decision, Intent, Message
 from tests.daemon.rig import Daemon
 from tests.reactor import call
@@ -93,7 +95,7 @@ def build() -> Iterator[Build]:
             relocation: Relocation
             if side == "target":
                 relocation = IdleTarget(
-                    context, beginnings.incoming(proposal, Peer("10.0.0.2", 1)), lambda _: None
+                    context, beginnings.incoming(proposal, Peer("10.0.0.2", 1), secure=False), lambda _: None
                 )
                 relocation.handover._machine.state = TargetState(state)
             else:
@@ -131,6 +133,12 @@ def samples(relocation: UUID) -> dict[str, Message]:
         "inquire": m.Inquire(relocation, TOKEN),
         "measure": m.Measure(1, 1),
         "measured": m.Measured(1, 1),
+        "probe": n.Probe("00" * 16, L2Mode.REQUIRE, ()),
+        "probing": n.Probing("00" * 16, L2Mode.REQUIRE, ()),
+        "make-tunnel": n.MakeTunnel("xenbr0", 1, 4789),
+        "tunnel-made": n.TunnelMade(n.End.MADE),
+        "tunnel-use": n.TunnelUse(1),
+        "tunnel-used": n.TunnelUsed(needed=True),
         "abort": m.Abort("cancelled", "enough"),
         "err": m.Problem("protocol", "you are wrong"),
     }

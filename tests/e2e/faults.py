@@ -21,7 +21,7 @@ STEPS: dict[str, str | bytes] = {
     "switchover": "(switchover)",
     "prepared": "(prepared ",
     "commit": "(commit)",
-    "resumed": "(resumed)",
+    "resumed": "(resumed",
 }
 ANSWERS = frozenset({"hello, answered"})
 #: The target has no reservation before it has the proposal.
