@@ -14,8 +14,8 @@ import pytest
 UNIT = Path(__file__).parents[1] / "systemd" / "relocd.service"
 
 MAX_EXPOSURE = 38
-"""systemd's exposure level times ten, of at most 100. Most of what is left is root itself, the network, and the devices
-and capabilities that starting domains takes."""
+"""systemd's exposure level times ten, of at most 100. Most of what is left is root itself, the network,
+and the devices and capabilities that starting domains takes."""
 
 
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
