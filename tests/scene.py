@@ -76,14 +76,19 @@ class Scene:
         """The host whose users talk to the guest."""
         return self.network.client
 
-    def domain_file(self, name: str = "guest", *, memory_mib: int = 192, **guest: Any) -> Path:
-        """Write a domain file; ``guest`` are the settings of ``guest_cmdline``."""
+    def domain_file(
+        self, name: str = "guest", *, memory_mib: int = 192, more_ips: str = "", **guest: Any
+    ) -> Path:
+        """Write a domain file; ``guest`` are the settings of ``guest_cmdline``.
+
+        ``more_ips`` are addresses that only the domain file knows of.
+        """
         extra = guest_cmdline(f"{GUEST_IP}/{PREFIX_LENGTH}", **guest)
         path = self.directory / f"{name}.cfg"
         path.write_text(
             f'name = "{name}"\nuuid = "{GUEST_UUID}"\nmemory = {memory_mib}\nvcpus = 1\n'
             f'kernel = "{self.image.kernel}"\nramdisk = "{self.image.ramdisk}"\nextra = "{extra}"\n'
-            f'vif = ["mac={GUEST_MAC},bridge={BRIDGE},ip={GUEST_IP}"]\n'
+            f'vif = ["mac={GUEST_MAC},bridge={BRIDGE},ip={GUEST_IP} {more_ips}"]\n'
         )
         return path
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent / "relocd"
 #: Modules and packages that are pure logic.
 PURE = (
     "errors", "model", "nearest", "patterns", "sxp", "allow", "config", "domain", "pages", "preflight",
-    "convergence", "handover", "wire", "prediction", "firewall",
+    "convergence", "handover", "wire", "prediction", "firewall", "segment",
 )  # fmt: skip
 
 #: What the outside world is made of.
@@ -27,7 +27,7 @@ FORBIDDEN = frozenset(
 #: Each layer may import those before it, never those after it.
 LAYERS = (
     ("errors", "model", "nearest", "patterns", "sxp"),
-    ("allow", "config", "domain", "pages", "prediction"),
+    ("allow", "config", "domain", "pages", "prediction", "segment"),
     ("preflight", "convergence", "firewall"),
     ("handover", "wire"),
     ("net", "host", "journal", "tls"),

@@ -18,6 +18,7 @@ from relocd.errors import ProtocolError
 from relocd.pages.choice import LEVELS, Compression
 from relocd.pages.limits import LANES_MAX
 from relocd.pages.stream_format import StreamFormat
+from relocd.wire.fields import printable
 
 DATAGRAM_BYTES_MAX: Final = 64 << 10
 """Longest message, either way."""
@@ -44,6 +45,11 @@ def _lanes(_: object, attribute: Attribute[int], value: object) -> None:
 def _text(_: object, attribute: Attribute[str], value: object) -> None:
     if type(value) is not str:
         raise ValueError(f"{attribute.name} must be text, not {value!r:.80}")
+
+
+def _shown(value: object) -> object:
+    """A text for people. A carrier may be in a stranger's hands."""
+    return printable(value) if isinstance(value, str) else value
 
 
 def _sha256(_: object, attribute: Attribute[str], value: object) -> None:
@@ -273,7 +279,7 @@ class CarrierFailed:
     relocd.errors."""
 
     code: str = field(validator=_text)
-    text: str = field(validator=_text)
+    text: str = field(validator=_text, converter=_shown)
 
 
 Event = (

@@ -101,6 +101,8 @@ def _ending(record: JsonObject, outcome: JsonObject) -> str:
         facts.append(f"{duration_text(float(outcome['duration_s']))} in all")
     if outcome.get("downtime_ms") is not None:
         facts.append(f"downtime {outcome['downtime_ms']:.0f} ms")
+    if outcome.get("blackout_ms") is not None:
+        facts.append(f"blackout about {outcome['blackout_ms']:.0f} ms")
     if outcome.get("rounds"):
         facts.append(f"rounds: {outcome['rounds']}")
     if outcome.get("bytes_sent"):

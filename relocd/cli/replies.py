@@ -116,6 +116,7 @@ _NOTHING_MOVED: JsonObject = {
     "rounds": 0,
     "duration_s": 0.0,
     "downtime_ms": None,
+    "blackout_ms": None,
     "bytes_sent": 0,
     "pages": 0,
     "zero_pages": 0,

@@ -12,7 +12,16 @@ from typing import Any
 from attrs import fields_dict, frozen
 
 from relocd.config.kinds import Choice, Flag, Kind, OrAuto, Seconds, Text, Whole, Words
-from relocd.config.model import MIB, AcceleratorChoice, Compression, Config, FirewallMode, LogLevel, TlsMode
+from relocd.config.model import (
+    MIB,
+    AcceleratorChoice,
+    Compression,
+    Config,
+    FirewallMode,
+    L2Mode,
+    LogLevel,
+    TlsMode,
+)
 from relocd.patterns import compile_pattern
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
@@ -149,6 +158,28 @@ SECTIONS = (
                 "tls_key",
                 Text(_FILE, "an absolute path"),
                 "The private key that belongs to it, as PEM without a password, readable for root only.",
+            ),
+        ),
+    ),
+    Section(
+        "The network that domains come back to",
+        "A domain keeps its addresses, so its bridges on both hosts must belong to one network segment. A frame is "
+        "sent from bridge to bridge, and back, before anything moves: docs/network.md.",
+        (
+            Key(
+                "xen-relocation-l2",
+                "l2",
+                Choice(L2Mode),
+                "What to do if no frame comes through. With require the relocation is refused. With warn it is only "
+                "said, and nobody may reach the domain afterwards. With tunnel, on both hosts, relocd joins the two "
+                "bridges with a VXLAN tunnel, for as long as a domain needs it. Of two hosts that differ, the "
+                "stricter setting counts.",
+            ),
+            Key(
+                "xen-relocation-tunnel-port",
+                "tunnel_port",
+                Whole(1, 65535),
+                "The UDP port of such tunnels, on both hosts. The firewalls have to let it through.",
             ),
         ),
     ),

@@ -44,6 +44,14 @@ class FirewallMode(enum.StrEnum):
     MANAGE = "manage"
 
 
+class L2Mode(enum.StrEnum):
+    """What is done about a domain whose bridges here and there are not one segment."""
+
+    REQUIRE = "require"  # it does not move
+    WARN = "warn"
+    TUNNEL = "tunnel"  # the bridges are joined
+
+
 class LogLevel(enum.StrEnum):
     """The least important message that is logged. The names are those of twisted.logger."""
 
@@ -71,6 +79,8 @@ class Config:
     tls_ca: str = "/etc/relocd/tls/ca.pem"
     tls_certificate: str = "/etc/relocd/tls/host.pem"
     tls_key: str = "/etc/relocd/tls/host.key"
+    l2: L2Mode = L2Mode.REQUIRE
+    tunnel_port: int = 4789  # RFC 7348, section 8
     lanes: int | None = None  # None: as many as hosts and link are good for
     compression: Compression = Compression.AUTO
     max_bandwidth_bytes_s: int = 0  # of one relocation; 0: no limit

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, field
 
 from relocd import __version__
 from relocd.config import Config
@@ -15,13 +15,16 @@ from relocd.host.facts import host_name
 from relocd.journal import Journal
 from relocd.wire.messages import Hello
 
+if TYPE_CHECKING:
+    from relocd.daemon.tunnels import Tunnels
+
 
 @define
 class Context:
     """The daemon's surroundings. ``config`` is replaced as a whole when it is reloaded.
 
     ``reactor`` is Twisted's global reactor, whose interfaces are too many to name as one type. ``port`` is the port
-    really listened on, 0 without a listener.
+    really listened on, 0 without a listener. ``tunnels`` is set by the register of relocations, which they depend on.
     """
 
     reactor: Any
@@ -35,6 +38,7 @@ class Context:
     state_dir: Path
     run_dir: Path
     port: int = 0
+    tunnels: Tunnels = field(init=False)
 
     def hello(self) -> Hello:
         """How this host introduces itself."""

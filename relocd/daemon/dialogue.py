@@ -191,7 +191,7 @@ class Dialogue(Protocol):
                 return
         try:
             for line in self._cutter.feed(data):
-                self._pace.count(self._reactor.seconds())
+                self._pace.count(self._reactor.seconds(), len(line))
                 if line.strip():
                     message = decode(line)
                     self._arm()

@@ -14,7 +14,7 @@ from relocd.daemon.context import Context
 from relocd.errors import DriverError
 from relocd.host import facts
 from relocd.model import CpuWords, DomainConfig
-from relocd.preflight.facts import SourceFacts, TargetFacts
+from relocd.preflight.facts import SegmentFacts, SourceFacts, TargetFacts
 from relocd.wire.messages import Propose
 
 _log = Logger()
@@ -42,8 +42,9 @@ async def target_facts(
     reserved_mib: Callable[[], int],
     arriving: Callable[[], Mapping[str, UUID]],
     heard_s: float,
+    segments: SegmentFacts | None,
 ) -> TargetFacts:
-    """This host, for a domain that was proposed at ``heard_s`` [s since 1970].
+    """This host, for a domain that was proposed at ``heard_s`` [s since 1970]. ``segments`` is what a probe said.
 
     ``arriving`` are the names of domains that are being received, ``reserved_mib`` is promised already. Both are
     asked last, and nothing is waited for afterwards: two proposals at a time must not be promised the same.
@@ -69,6 +70,7 @@ async def target_facts(
         incoming_limit=context.config.max_incoming,
         clock_s=heard_s,
         cpu=cpu,
+        segments=segments,
     )
 
 

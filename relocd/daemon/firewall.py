@@ -166,12 +166,13 @@ class Firewall:
 
     async def _look_up(self) -> list[Reach]:
         """The patterns, with their names looked up; a name that cannot be asked for now keeps its addresses."""
-        patterns = self._context.config.hosts_allow
-        for pattern in patterns:
+        reaches: dict[str, Reach] = {}  # of its own: whoever asks meanwhile may ask for another list
+        for pattern in dict.fromkeys(self._context.config.hosts_allow):
             if pattern not in self._reaches:
                 self._reaches[pattern] = await self._worker.run(reach_of, pattern)
-        self._reaches = {pattern: self._reaches[pattern] for pattern in dict.fromkeys(patterns)}
-        names = sorted({name for reach in self._reaches.values() for name in reach.names})
+            reaches[pattern] = self._reaches[pattern]
+        self._reaches = reaches
+        names = sorted({name for reach in reaches.values() for name in reach.names})
         for first in range(0, len(names), LOOKUPS_AT_ONCE):
             together = names[first : first + LOOKUPS_AT_ONCE]
             answers = await DeferredList(
@@ -180,7 +181,7 @@ class Firewall:
             for name, (_, found) in zip(together, answers, strict=True):
                 if isinstance(found, tuple) and (found or name not in self._addresses):
                     self._addresses[name] = found
-        return list(self._reaches.values())
+        return list(reaches.values())
 
     async def _tell_log(self) -> None:
         try:

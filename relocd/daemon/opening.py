@@ -15,6 +15,7 @@ from relocd.daemon.connect import Peer, expect, greet, lanes_towards, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import stamped
+from relocd.daemon.probing import completed, probed
 from relocd.errors import Cancelled, ProtocolError, Refused
 from relocd.preflight.result import Check, failures
 from relocd.tls.authority import new_lane_pair
@@ -60,10 +61,13 @@ async def ask_for_place(
         proposal = evolve(proposal, lanes=await lanes_towards(context.config, dialogue))
         _require(wanted())
         on_phase("preflight")
+        proposal = await probed(context, dialogue, theirs, proposal)
+        _require(wanted())
         answer = await _propose(dialogue, proposal, timeout_s)
-        on_checks(answer.checks)
         if isinstance(answer, Refuse):
+            on_checks(answer.checks)
             raise _refusal(answer, by=peer.host)
+        on_checks(completed(answer.checks, proposal.domain, peer.host))
         their_lanes = require_lane_certificate(dialogue, answer.lane_certificate)
     except BaseException:
         dialogue.close()

@@ -22,9 +22,12 @@ from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import source_facts, stamped, target_facts
 from relocd.daemon.measure import Measurements
+from relocd.daemon.probing import FEATURE, bridges_of, completed, probed
+from relocd.daemon.segments import Segments
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
 from relocd.daemon.target import TargetRelocation
+from relocd.daemon.tunnels import Tunnels
 from relocd.drivers.base import DomainChanged
 from relocd.errors import BadState, UsageError
 from relocd.handover.machine import Failure
@@ -78,6 +81,8 @@ class Relocations:
         self._judging = DeferredSemaphore(JUDGED_AT_ONCE)
         self._bandwidth = Bandwidth(lambda: self.context.config.host_bandwidth_bytes_s)
         self.measurements = Measurements(context)
+        self.segments = Segments(context)
+        self.context.tunnels = Tunnels(context, self._moving)
         context.driver.subscribe(self._domain_changed)
 
     def hello(self) -> Hello:
@@ -128,23 +133,30 @@ class Relocations:
 
     def _forget_source(self, relocation: SourceRelocation) -> None:
         self._sources.pop(relocation.id, None)
+        self.context.tunnels.look_soon()
 
     async def check(self, domain: DomainConfig, peer: Peer) -> tuple[Check, ...]:
         """Ask a peer whether it would take a domain; nothing moves, nothing is reserved."""
         timeout_s = self.context.config.connect_timeout_s
         dialogue = await call(self.context, peer)
         try:
-            await greet(dialogue, self.hello(), timeout_s)
+            theirs = await greet(dialogue, self.hello(), timeout_s)
             source = await source_facts(self.context, domain)
             proposal = Propose(UUID(int=0), Intent.CHECK, True, False, 1, domain, source)
+            proposal = await probed(self.context, dialogue, theirs, proposal)
             dialogue.send(stamped(proposal))
-            return expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
+            checks = expect(await dialogue.receive(timeout_s), Verdicts, dialogue.peer).checks
+            return completed(checks, domain, peer.host)
         finally:
             dialogue.close()
 
     def busy(self, uuid: UUID) -> bool:
         """Is a domain on its way out or in? Others must leave it alone then."""
         return any(relocation.domain.uuid == uuid for relocation in self._all())
+
+    def _moving(self) -> frozenset[UUID]:
+        """Domains on their way, out or in."""
+        return frozenset(relocation.domain.uuid for relocation in self._all())
 
     def _all(self) -> list[SourceRelocation | TargetRelocation]:
         return [*self._sources.values(), *self._targets.values()]
@@ -170,6 +182,7 @@ class Relocations:
             reserved_mib=self.reserved_mib,
             arriving=lambda: {target.domain.name: target.domain.uuid for target in self._targets.values()},
             heard_s=heard_s,
+            segments=self.segments.found(dialogue, hello, proposal),
         )
         checks = check_target(proposal.domain, here, proposal.source)
         if proposal.intent is Intent.CHECK:
@@ -199,8 +212,10 @@ class Relocations:
         self, proposal: Propose, hello: Hello, dialogue: Dialogue, checks: tuple[Check, ...]
     ) -> None:
         their_lanes = require_lane_certificate(dialogue, proposal.lane_certificate)
-        record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port))
+        secure = dialogue.channel is not None
+        record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port), secure=secure)
         relocation = TargetRelocation(self.context, record, self._forget_target)
+        relocation.welcome.waits = FEATURE in hello.features
         # Registered before anything is awaited: from here on the promise counts for those who ask next.
         self._targets[relocation.id] = relocation
         self.log.info(
@@ -211,6 +226,8 @@ class Relocations:
         )
         needed = bootstore.missing(self.context.boot_dir, record.domain.boot_files)
         try:
+            domain = record.domain
+            await self.context.tunnels.coming(domain.uuid, bridges_of(domain), dialogue.peer)
             lanes = min(proposal.lanes, await lanes_towards(self.context.config, dialogue))
             await relocation.accept(dialogue, lanes, needed, checks, their_lanes)
         except BaseException:
@@ -219,6 +236,7 @@ class Relocations:
 
     def _forget_target(self, relocation: TargetRelocation) -> None:
         self._targets.pop(relocation.id, None)
+        self.context.tunnels.look_soon()
         in_use = [f.sha256 for status in self.context.driver.list() for f in status.config.boot_files]
         limit = self.context.config.boot_store_limit_bytes
         trimming = deferToThread(bootstore.trim, self.context.boot_dir, in_use, limit)
@@ -325,6 +343,7 @@ class Relocations:
     def _domain_changed(self, change: DomainChanged) -> None:
         if change.state is not None:
             return
+        self.context.tunnels.look_soon()
         for relocation in self._all():
             if relocation.domain.uuid == change.uuid:
                 relocation.domain_gone(change.reason)

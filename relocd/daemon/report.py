@@ -103,6 +103,7 @@ class Report:
         self._counters = CarrierProgress()
         self._paused: float | None = None
         self._resumed: float | None = None
+        self._heard: float | None = None
         self._reasons: tuple[tuple[str, str], ...] = ()
         self._watchers: list[Watcher] = []
         self._waiters: list[Deferred[Ending]] = []
@@ -149,8 +150,13 @@ class Report:
         self._paused = self._paused or time.monotonic()
 
     def resumed(self) -> None:
-        """The target has said that the domain runs there."""
-        self._resumed = time.monotonic()
+        """The target has said that the domain runs there; since when, if it said that."""
+        self._resumed = self._resumed or time.monotonic()
+
+    def arrived(self, ran_s: float, heard_us: int | None) -> None:
+        """It says so now: it has run for so long, and sent its first frame so long ago, if one was seen."""
+        self._resumed = time.monotonic() - ran_s
+        self._heard = None if heard_us is None else time.monotonic() - heard_us / 1e6
 
     def refused(self, error: Refused) -> None:
         """The target said no."""
@@ -171,9 +177,7 @@ class Report:
     def ended(self, kind: OutcomeKind, failure: Failure | None) -> dict[str, object]:
         """Fix the outcome and return it; ``finish`` hands it to those who wait."""
         now = time.monotonic()
-        downtime = release = None
-        if self._paused is not None and self._resumed is not None:
-            downtime = round((self._resumed - self._paused) * 1000, 1)
+        downtime, blackout, release = self._since_pause(self._resumed), self._since_pause(self._heard), None
         if self._resumed is not None:
             release = round(now - self._resumed, 3)
         outcome: dict[str, object] = {
@@ -183,6 +187,7 @@ class Report:
             "duration_s": round((self._resumed or now) - self._began, 3),
             "release_s": release,
             "downtime_ms": downtime,
+            "blackout_ms": blackout,
             "bytes_sent": self._counters.wire_bytes,
             "pages": self._counters.pages,
             "zero_pages": self._counters.zero_pages,
@@ -197,6 +202,12 @@ class Report:
         code = EXIT_CODES.get(failure.code, RelocdError.exit_code) if failure else 0
         self._ending = Ending(outcome, code)
         return outcome
+
+    def _since_pause(self, moment: float | None) -> float | None:
+        """Milliseconds from the pause to a moment."""
+        if self._paused is None or moment is None:
+            return None
+        return round(max(0.0, moment - self._paused) * 1000, 1)
 
     def finish(self) -> None:
         """Give the outcome to everyone who waits."""

@@ -104,6 +104,7 @@ class Service:
         bootstore.sweep(self._places.boot_dir)
         await self._context.driver.start()
         await self._relocations.recover()
+        await self._context.tunnels.start()
         await self._firewall.start()
         if self._context.config.relocation_server:
             self._listen()
@@ -177,6 +178,7 @@ class Service:
         for port in self._ports:
             await port.stopListening()
         await self._relocations.stop()
+        await self._context.tunnels.stop()
         await self._firewall.stop()
         await self._control.flush(self._reactor)
         if self._run_dir.is_symlink() and not self._context.driver.list():

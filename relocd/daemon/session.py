@@ -27,6 +27,10 @@ from relocd.wire.messages import (
     encode,
     known_heads,
 )
+from relocd.wire.network import MakeTunnel, Probe, TunnelUse
+
+#: What takes some time to answer.
+Request = Propose | Inquire | Probe | MakeTunnel | TunnelUse
 
 _HELP = (
     f"(ok (help relocd {__version__} speaks one S-expression a line: {' '.join(known_heads())}; "
@@ -64,9 +68,9 @@ class Session:
                 self._lane(message)
             case Measure() if self._peer is not None:
                 self._measure(message)
-            case Propose() | Inquire() if self._peer is not None:
+            case Propose() | Inquire() | Probe() | MakeTunnel() | TunnelUse() if self._peer is not None:
                 self._work(message, self._peer)
-            case Propose() | Inquire() | Measure():
+            case Propose() | Inquire() | Probe() | MakeTunnel() | TunnelUse() | Measure():
                 self._dialogue.breach(ProtocolError("say hello first"))
             case Abort():
                 self._dialogue.close()
@@ -111,16 +115,15 @@ class Session:
         self._dialogue.listen(_ignore, _ignore)
         self._relocations.measurements.serve(wish, self._dialogue)
 
-    def _work(self, message: Propose | Inquire, peer: Hello) -> None:
+    def _work(self, message: Request, peer: Hello) -> None:
         # A second one would end up in the same dialogue, or have this host check without end.
         if self._working:
             raise ProtocolError("one question at a time: wait for the answer")
         self._working = True
-        handle = self._relocations.propose if isinstance(message, Propose) else self._relocations.inquire
 
         async def run() -> None:
             try:
-                await handle(message, peer, self._dialogue)  # type: ignore[arg-type]  # paired by the line above
+                await self._serve(message, peer)
             except ProtocolError as error:
                 self._dialogue.breach(error)
             except RelocdError as error:
@@ -130,6 +133,19 @@ class Session:
                 self._working = False
 
         Deferred.fromCoroutine(run()).addErrback(self._unexpected)
+
+    async def _serve(self, message: Request, peer: Hello) -> None:
+        match message:
+            case Propose():
+                await self._relocations.propose(message, peer, self._dialogue)
+            case Inquire():
+                await self._relocations.inquire(message, peer, self._dialogue)
+            case Probe():
+                await self._relocations.segments.serve(message, self._dialogue)
+            case MakeTunnel():
+                await self._relocations.context.tunnels.serve(message, peer, self._dialogue)
+            case TunnelUse():
+                self._relocations.context.tunnels.tell_use(message, self._dialogue)
 
     def _unexpected(self, failure: object) -> None:
         self.log.error("while serving {peer}: {failure}", peer=self._dialogue.peer, failure=failure)

@@ -6,28 +6,23 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - Twisted's own
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from relocd.carrier.control import (
-    CarrierDigest,
-    CarrierEnded,
-    CarrierFailed,
-    CarrierFilesDone,
-    CarrierProgress,
-    Event,
-)
+from relocd.carrier import control
+from relocd.daemon.announcing import Welcome
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.lanes import ExpectedLanes
+from relocd.daemon.loaded import require_loaded
 from relocd.daemon.order import TARGET, TARGET_STANDING, Rule
 from relocd.daemon.runner import Runner
 from relocd.daemon.stall import StallWatch
-from relocd.errors import DriverError, JournalError, RelocdError, StreamError
+from relocd.errors import JournalError, RelocdError, StreamError
 from relocd.handover.machine import Failure, Totals
 from relocd.handover.record import Mark, Record
 from relocd.handover.target import TargetEffect, TargetEvent, TargetHandover, TargetState
@@ -47,13 +42,9 @@ from relocd.wire.messages import (
     Problem,
     ProgressNote,
     Receiving,
-    Resumed,
     Standing,
     Switchover,
 )
-
-#: A copy that is complete says so at once; one that is not, never, in seconds.
-LOADED_WAIT_S = 3.0
 
 
 class TargetRelocation(Runner[TargetEffect]):
@@ -74,6 +65,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self._stream_bytes = 0
         self._totals: Totals | None = None
         self._may_have_run = False
+        self.welcome = Welcome(context, record.domain)
         self._trouble = ""
         self._stall = StallWatch(context.reactor)
         self._stream_ended = False
@@ -159,14 +151,7 @@ class TargetRelocation(Runner[TargetEffect]):
 
     async def require_loaded(self) -> None:
         """A copy that a former daemon received may be incomplete. Raises DriverError then."""
-        loaded = Deferred.fromCoroutine(self._incoming.loaded())
-        try:
-            await loaded.addTimeout(LOADED_WAIT_S, self._context.reactor)
-        except TimeoutError as error:
-            raise DriverError(
-                f"the copy of domain '{self.domain.name}' here is incomplete and cannot be resumed",
-                hint="'--discard' removes it.",
-            ) from error
+        await require_loaded(self._context, self._incoming, self.domain.name)
 
     def wants_lane(self, number: int, token: str, peer: str) -> bool:
         """Is a lane of this number still missing, does it know the token, and is it of the dialogue's host?"""
@@ -274,20 +259,20 @@ class TargetRelocation(Runner[TargetEffect]):
         self.handover.failure = self.handover.failure or Failure("unreachable", reason)
         self._event(TargetEvent.LINK_LOST)
 
-    def _carrier_event(self, event: Event | CarrierDied) -> None:
+    def _carrier_event(self, event: control.Event | CarrierDied) -> None:
         match event:
-            case CarrierProgress(stream_bytes=stream_bytes, wire_bytes=wire_bytes):
+            case control.CarrierProgress(stream_bytes=stream_bytes, wire_bytes=wire_bytes):
                 self._stream_bytes = stream_bytes
                 self._stall.moved(wire_bytes)
-            case CarrierEnded():
+            case control.CarrierEnded():
                 self._stream_ended = True
-            case CarrierFilesDone():
+            case control.CarrierFilesDone():
                 if self._arrivals:
                     self._building = background(self._guard(self._admit_files()), f"relocation {self.id}")
-            case CarrierDigest(totals=totals):
+            case control.CarrierDigest(totals=totals):
                 self._totals = Totals(totals.digest, totals.stream_bytes)
                 self._event(TargetEvent.DIGEST_KNOWN)
-            case CarrierFailed(code=code, text=text):
+            case control.CarrierFailed(code=code, text=text):
                 self._carrier_failed(Failure(code, text))
             case CarrierDied(text=text):
                 self._carrier_failed(Failure(StreamError.code, text))
@@ -344,6 +329,7 @@ class TargetRelocation(Runner[TargetEffect]):
             self._copy_is_gone()
             return
         self._may_have_run = True
+        self.welcome.watch()
         try:
             await self._incoming.resume(paused=self._record.was_paused)
         except RelocdError as error:
@@ -351,6 +337,7 @@ class TargetRelocation(Runner[TargetEffect]):
             self._trouble = str(error)
             self._event(TargetEvent.DOMAIN_DOES_NOT_RUN)
         else:
+            self.welcome.begin()
             self._event(TargetEvent.DOMAIN_RUNS)
 
     def _copy_is_gone(self) -> None:
@@ -369,7 +356,7 @@ class TargetRelocation(Runner[TargetEffect]):
         await self._resume()
 
     async def _tell_resumed(self) -> None:
-        self._tell(Resumed())
+        self._tell(await self.welcome.told(connected=self.connected))
 
     async def _write_arrived(self) -> None:
         await self._mark_surely(Mark.ARRIVED, self._outcome("completed"))
@@ -409,6 +396,7 @@ class TargetRelocation(Runner[TargetEffect]):
             "outcome": kind,
             "duration_s": round(time.time() - self._record.began_s, 3),
             "stream_bytes": self._stream_bytes,
+            "first_frame_ms": self.welcome.first_frame_ms,
             "error": failure.text if failure else None,
             "code": failure.code if failure else None,
         }
@@ -417,6 +405,7 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._lane_timer is not None and self._lane_timer.active():
             self._lane_timer.cancel()
         self._lanes.close()
+        self.welcome.call_off()
         for arrival in self._arrivals:
             arrival.discard()
         if self._stream is not None:

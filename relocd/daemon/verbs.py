@@ -156,6 +156,7 @@ async def _act(desk: Desk, request: Request, action: Callable[[UUID], Awaitable[
             hint=f"Wait for its end, or end it with 'relocctl cancel {domain.name}' as long as that is possible.",
         )
     await action(domain.uuid)
+    desk.context.tunnels.look_soon()
     now = desk.context.driver.get(domain.uuid)
     return {"domain": domain_object(now or domain)}
 
@@ -267,6 +268,7 @@ async def _info(desk: Desk, request: Request) -> Fields:
         "memory_reserved_mib": desk.relocations.reserved_mib(),
         "domains": len(context.driver.list()),
         "tls": context.trust.describe(),
+        "tunnels": context.tunnels.describe(),
         "config_file": str(context.config_file),
         "state_dir": str(context.state_dir),
         "run_dir": str(context.run_dir),

@@ -33,7 +33,7 @@ VIF_MODELS = ("virtio-net", "e1000", "rtl8139")
 _NAME = re.compile(r"[A-Za-z0-9_.:+-]{1,64}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
-_BRIDGE = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # IFNAMSIZ is 16 with the final NUL
+BRIDGE = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # IFNAMSIZ is 16 with the final NUL
 _VDEV = re.compile(r"(?:xvd|vd|sd|hd)[a-z]{1,2}[0-9]{0,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -154,7 +154,7 @@ def _vif(vif: Vif, index: int) -> Iterator[Problem]:
         yield problem(f"{vif.mac!r} is not a MAC address", "Write six bytes like 00:16:3e:01:02:03.")
     elif int(vif.mac[:2], 16) & 1 or vif.mac == "00:00:00:00:00:00":
         yield problem(f"{vif.mac} is not the address of one interface", "The first byte must be even.")
-    if not _BRIDGE.fullmatch(vif.bridge) or vif.bridge in (".", ".."):
+    if not BRIDGE.fullmatch(vif.bridge) or vif.bridge in (".", ".."):
         yield problem(f"{vif.bridge!r} cannot be the name of a bridge", "Linux allows 15 characters.")
     if vif.model not in VIF_MODELS:
         yield problem(f"model {vif.model!r} is not known", f"Known are {', '.join(VIF_MODELS)}.")

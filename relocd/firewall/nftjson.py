@@ -16,6 +16,7 @@ _HOOKS = ("ingress", "prerouting", "input")
 _UNCERTAIN_FAMILIES = ("netdev", "bridge")  # they see some devices only
 _VERDICTS = {"accept": Act.ACCEPT, "drop": Act.DROP, "reject": Act.DROP, "return": Act.RETURN}
 _WITHOUT_EFFECT = (
+    "continue",
     "counter",
     "log",
     "mangle",

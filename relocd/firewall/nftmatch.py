@@ -28,11 +28,18 @@ class _Destination:
     """An address of this host."""
 
 
+class _Route:
+    """The way back to where the packet came from: by the same interface, or the peer would get no answer."""
+
+
 class _Flags:
     """The flags of the first packet."""
 
 
 _NEVER, _UNKNOWN, _DEVICE, _DESTINATION, _FLAGS = _Never(), _Unknown(), _Device(), _Destination(), _Flags()
+_ROUTE = _Route()
+#: What the connection is to the kernel. ``status`` is empty: a rule that translates addresses decides by itself.
+_CONNECTION = {"state": frozenset({"new"}), "status": frozenset[str](), "direction": "original"}
 _SYN = frozenset({"syn"})
 _TCP = ("tcp", 6)
 
@@ -83,11 +90,20 @@ def _field(left: Any) -> _Field:
     if kind == "meta" and isinstance(what, dict):
         return _META.get(str(what.get("key")), lambda _: _UNKNOWN)
     if kind == "ct" and isinstance(what, dict):
-        known = {"state": frozenset({"new"}), "direction": "original"}
-        value = known.get(str(what.get("key")), _UNKNOWN)
+        value = _CONNECTION.get(str(what.get("key")), _UNKNOWN)
         return lambda _: value
-    if kind == "fib" and what == {"result": "type", "flags": ["daddr"]}:
+    if kind == "fib" and isinstance(what, dict):
+        return _looked_up(str(what.get("result")), what.get("flags"))
+    return lambda _: _UNKNOWN
+
+
+def _looked_up(result: str, flags: Any) -> _Field:
+    """What the routing table says of an address; nft writes a flag that is alone without its list, too."""
+    words = {flags} if isinstance(flags, str) else set(filter(lambda f: isinstance(f, str), flags or ()))
+    if result == "type" and words == {"daddr"}:
         return lambda _: "local"
+    if result in ("oif", "oifname") and words - {"mark"} == {"saddr", "iif"}:
+        return lambda _: _ROUTE
     return lambda _: _UNKNOWN
 
 
@@ -134,6 +150,8 @@ def _equals(value: _Value, right: Any, sets: Sets) -> Truth:
         return _equals(value, right["elem"].get("val"), sets)
     if value is _UNKNOWN:
         return None
+    if value is _ROUTE:
+        return right if isinstance(right, bool) else None
     if value is _DEVICE:
         return False if right == "lo" else None
     if value is _DESTINATION:

@@ -106,16 +106,21 @@ class Verdict:
 
 @define
 class _Ends:
-    """How the way through a chain may end; a rule's text where that matters."""
+    """How the way through a chain may end; a rule's text where that matters.
+
+    ``drop`` is the first rule that may refuse, ``surely`` the first one that refuses whatever comes as far as that.
+    """
 
     accept: bool = False
     drop: str = ""
+    surely: str = ""
     fall: bool = False
     doubt: str = ""
 
     def add(self, other: _Ends) -> None:
         self.accept |= other.accept
         self.drop = self.drop or other.drop
+        self.surely = self.surely or other.surely
         self.doubt = self.doubt or other.doubt
 
 
@@ -134,17 +139,16 @@ def judge(chains: Iterable[Chain], packet: Packet) -> Verdict:
 def _through(chain: Chain, by_name: Mapping[tuple[str, str, str, str], Chain], packet: Packet) -> Verdict:
     assert chain.hook is not None
     ends = _walk(chain, by_name, packet, 0)
-    if ends.fall and chain.hook.accepts:
-        ends.accept = True
-    elif ends.fall and not ends.drop:
-        ends.drop = f"the policy of {chain.place}, is drop"
-    if not ends.drop:
+    policy = f"the policy of {chain.place}, is drop" if ends.fall and not chain.hook.accepts else ""
+    passes = ends.accept or (ends.fall and chain.hook.accepts)
+    if not ends.drop and not policy:
         return Verdict(Outcome.OPEN)
-    if chain.certain and not ends.accept and not (ends.fall and chain.hook.accepts):
-        return Verdict(Outcome.BLOCKED, ends.drop)
+    if chain.certain and not passes:
+        return Verdict(Outcome.BLOCKED, ends.surely or policy or ends.drop)
+    because = ends.drop or policy
     doubt = ends.doubt if chain.certain else f"whether packets come through {chain.place}"
-    about = f"; not known: {doubt}" if doubt and doubt != ends.drop else ""
-    return Verdict(Outcome.UNDECIDED, f"{ends.drop}{about}")
+    about = f"; not known: {doubt}" if doubt and doubt != because else ""
+    return Verdict(Outcome.UNDECIDED, f"{because}{about}")
 
 
 def _walk(
@@ -158,6 +162,8 @@ def _walk(
         shown = f"'{rule.text}' in {chain.place}"
         if truth is None:
             ends.doubt = ends.doubt or f"whether {shown} applies"
+        elif rule.act is Act.DROP:
+            ends.surely = ends.surely or shown
         ended = _act(rule, shown, chain, by_name, packet, depth, ends)
         if ended and truth:
             return ends

@@ -164,8 +164,8 @@ def _device(_: Packet, values: Sequence[str]) -> Truth:
 
 
 def _state(_: Packet, values: Sequence[str]) -> Truth:
-    words = set(values[0].split(",")) if values else set()
-    return True if "NEW" in words else None if words & {"DNAT", "SNAT"} else False
+    """New. Whether its addresses are translated (DNAT, SNAT) the rules that do it decide by themselves."""
+    return "NEW" in values[0].split(",") if values else None
 
 
 def _flags(_: Packet, values: Sequence[str]) -> Truth:
@@ -187,6 +187,12 @@ _JUDGES: dict[str, _Judge] = {
     "--ctstate": _state,
     "--tcp-flags": _flags,
     "--syn": lambda _packet, _values: True,
+    # Of rpfilter: peers come by the way that leads back to them, or they would get no answer.
+    "--invert": lambda _packet, _values: False,
+    "--loose": lambda _packet, _values: True,
+    "--validmark": lambda _packet, _values: True,
+    "--accept-local": lambda _packet, _values: True,
+    "--rt-type": lambda _packet, _values: False,  # TCP has no routing header
     "--icmp-type": lambda _packet, _values: False,
     "--icmpv6-type": lambda _packet, _values: False,
 }

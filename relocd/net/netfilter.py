@@ -49,22 +49,23 @@ class Filters:
         """What there is of that name and before it, in a form that changes if anybody touches it."""
         nft = self.listing or []
         judging = [(c["family"], c["table"], c["name"]) for c in plan.judging_chains(nft, name)]
-        legacy = [
-            (
-                chain.family,
-                chain.name,
-                [rule.text for rule in chain.rules if chain.name == name or rule.target == name],
-            )
-            for chain in self.chains
-            if chain.program == "iptables-legacy" and (chain.name == name or chain.hook is not None)
-        ]
-        return repr((plan.own_part(nft, name), judging, legacy))
+        legacy = [_own_rules(chain, name) for chain in self.chains if chain.program == "iptables-legacy"]
+        return repr((plan.own_part(nft, name), judging, [rules for rules in legacy if rules]))
 
     @property
     def flavours(self) -> list[str]:
         """Those that are in force: both can be, and then a packet has to pass both."""
         nft = any(chain.program != "iptables-legacy" for chain in self.chains)
         return [name for name, there in (("nftables", nft), ("iptables-legacy", bool(self.legacy))) if there]
+
+
+def _own_rules(chain: Chain, name: str) -> list[tuple[object, ...]]:
+    """The rules of one chain that are ours, and of those that call ours whether they are still the first."""
+    return [
+        (chain.family, chain.table, chain.name, rule.text, index if chain.name == name else index == 0)
+        for index, rule in enumerate(chain.rules)
+        if name in (chain.name, rule.target)
+    ]
 
 
 def read() -> Filters:

@@ -8,7 +8,9 @@ from uuid import UUID
 
 from attrs import field, frozen
 
+from relocd.config.model import L2Mode
 from relocd.model import CpuWords, HypervisorFacts
+from relocd.segment.proof import Crossing
 
 
 class DiskKind(enum.StrEnum):
@@ -43,13 +45,33 @@ class DiskFact:
 class SourceFacts:
     """The host that a domain comes from, and the domain as it runs there. Empty fields: it did not say.
 
-    ``clock_s`` is its wall clock when it said so, in seconds since 1970. ``disks`` is by path.
+    ``clock_s`` is its wall clock when it said so, in seconds since 1970. ``disks`` is by path. ``heard`` are the
+    bridges on which it has got answers to its probes, ``tunnel_trouble`` why it could not join others.
     """
 
     hypervisor_version: str = ""
     clock_s: float = 0.0
     cpu: CpuWords = field(factory=dict)
     disks: Mapping[str, DiskFact] = field(factory=dict)
+    heard: frozenset[str] = frozenset()
+    tunnel_trouble: str = ""
+
+
+@frozen
+class SegmentFacts:
+    """What a probe said of the bridges of both hosts, by their names, and what is to be done about it.
+
+    The addresses are those of the dialogue: between them a tunnel would run. ``asks_only``: nothing is to move now,
+    so none was made. ``tunnel_trouble`` says why none could be.
+    """
+
+    mode: L2Mode
+    source_host: str
+    source_address: str
+    target_address: str
+    crossings: Mapping[str, Crossing] = field(factory=dict)
+    asks_only: bool = False
+    tunnel_trouble: str = ""
 
 
 @frozen
@@ -58,7 +80,7 @@ class TargetFacts:
 
     ``domains`` maps names to UUIDs of all domains of the host, those being received included. ``disks`` has an entry
     for each path that the proposed domain names and that lies in an allowed directory. ``cpu`` is what the proposed
-    domain would find here.
+    domain would find here. ``segments`` is None if the source has not probed.
     """
 
     host: str
@@ -75,3 +97,4 @@ class TargetFacts:
     incoming_limit: int = 0
     clock_s: float = 0.0
     cpu: CpuWords = field(factory=dict)
+    segments: SegmentFacts | None = None

@@ -10,6 +10,7 @@ from relocd.model import Disk, DomainConfig
 from relocd.preflight.cpuid import missing
 from relocd.preflight.facts import DiskFact, DiskKind, SourceFacts, TargetFacts
 from relocd.preflight.result import Check, Verdict
+from relocd.preflight.segments import judge_segment, unproven
 
 #: What QEMU needs beside the guest's memory (code, translation cache, device buffers), as measured for small guests
 #: under TCG; generous, since running out of memory in the middle of a relocation costs far more.
@@ -179,6 +180,18 @@ def _bridges(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> I
         yield PASS, f"bridges present: {', '.join(wanted)}" if wanted else "no network interface", ""
 
 
+def _segment(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
+    wanted = sorted(
+        {vif.bridge for vif in domain.vifs} & facts.bridges
+    )  # one that is missing has its own check
+    if facts.segments is None:
+        if wanted:
+            yield WARN, *unproven(facts.host)
+        return
+    for bridge in wanted:
+        yield judge_segment(facts.host, bridge, facts.segments)
+
+
 def _disks(domain: DomainConfig, facts: TargetFacts, source: SourceFacts) -> Iterator[Finding]:
     if not domain.disks:
         yield PASS, "no disk", ""
@@ -311,6 +324,7 @@ RULES: dict[str, Rule] = {
     "cpu": _cpu,
     "identity": _identity,
     "bridges": _bridges,
+    "segment": _segment,
     "disks": _disks,
     "boot-files": _boot_files,
     "clock": _clock,

@@ -14,6 +14,7 @@ WARN_DAYS = 30
 """From so many days before its end a certificate is warned about."""
 
 _DAY_S = 86400.0
+_UNREADABLE = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @frozen
@@ -55,7 +56,10 @@ class Certificate:
 
 def read_der(data: bytes) -> Certificate:
     """Read one certificate. Raises ValueError if it is none."""
-    return describe(x509.load_der_x509_certificate(data))
+    try:
+        return describe(x509.load_der_x509_certificate(data))
+    except _UNREADABLE as error:
+        raise ValueError(str(error)) from error
 
 
 def read_pem(text: str, source: str) -> x509.Certificate:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from relocd.domain.rules import MAX_VIFS
 from relocd.errors import ProtocolError
 from relocd.preflight.facts import DiskFact, DiskKind, SourceFacts
 from relocd.sxp import Value
@@ -35,6 +36,10 @@ def source_fields(facts: SourceFacts) -> tuple[tuple[Value, ...], ...]:
         fields.append(("cpu-words", *((word, str(bits)) for word, bits in sorted(facts.cpu.items()))))
     if facts.disks:
         fields.append(("disks", *(_disk_row(fact) for _, fact in sorted(facts.disks.items()))))
+    if facts.heard:
+        fields.append(("probes-heard", *sorted(facts.heard)))
+    if facts.tunnel_trouble:
+        fields.append(("tunnel-trouble", facts.tunnel_trouble))
     return tuple(fields)
 
 
@@ -46,6 +51,8 @@ def read_source(fields: Fields) -> SourceFacts:
         clock_s=fields.number("clock-ms", 0, MAX_CLOCK_MS, 0) / 1000,
         cpu=dict(_read_word(*row) for row in fields.records("cpu-words", 2, MAX_WORDS)),
         disks={disk.path: disk for disk in disks},
+        heard=frozenset(fields.texts("probes-heard", MAX_VIFS)),
+        tunnel_trouble=fields.text("tunnel-trouble", ""),
     )
 
 

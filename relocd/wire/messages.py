@@ -3,6 +3,8 @@
     source                                    target
     (hello ...)                       ->
                                       <-      (hello ...)
+    (probe ...)                       ->                         optional: are our bridges one segment?
+                                      <-      (probing ...)      then frames from bridge to bridge
     (propose ...)                     ->
                                       <-      (accept ...), (refuse ...), or (verdict ...) to a mere question
     lane connections: (lane ...)      ->
@@ -37,30 +39,30 @@ from relocd.errors import ProtocolError
 from relocd.model import DomainConfig
 from relocd.preflight.facts import SourceFacts
 from relocd.preflight.result import Check
-from relocd.sxp import Value
 from relocd.wire.checks import check_rows, read_checks
 from relocd.wire.decisions import Decision as Decision
 from relocd.wire.decisions import Intent as Intent
 from relocd.wire.facts import read_source, source_fields
 from relocd.wire.fields import Fields, checked, read_line, to_number, write_line
+from relocd.wire.forms import Form, Rows, flag
+from relocd.wire.measuring import MAX_MEASURE_BYTES as MAX_MEASURE_BYTES
+from relocd.wire.measuring import MEASURING_FORMS
+from relocd.wire.measuring import Measure as Measure
+from relocd.wire.measuring import Measured as Measured
+from relocd.wire.network import NETWORK_FORMS, MakeTunnel, Probe, Probing, TunnelMade, TunnelUse, TunnelUsed
 
 #: Protocol versions spoken here, lowest and highest. One version back keeps working.
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 
 #: Features this version offers. Both sides use those that both named.
-FEATURES: tuple[str, ...] = ("boot-files", "lanes", "measure", "zstd")
+FEATURES: tuple[str, ...] = ("boot-files", "l2-probe", "lanes", "measure", "zstd")
 
 MAX_LANES = 16
 MAX_SIZE_BYTES = 1 << 50
+MAX_WAIT_US = 1 << 40
 
 _CERTIFICATE = re.compile(r"([0-9a-f]{2}){1,2048}")
-
-#: Of a measurement of the link, at most.
-MAX_MEASURE_BYTES = 1 << 27
-MAX_MEASURE_MS = 2000
-
-Rows = tuple[tuple[Value, ...], ...]
 
 
 @frozen
@@ -181,7 +183,13 @@ class Commit:
 
 @frozen
 class Resumed:
-    """The domain runs on the target (or is paused there, as it was)."""
+    """The domain runs on the target (or is paused there, as it was): for ``ran_us`` already when this was sent.
+
+    ``heard_us``: so long before that its first frame was seen, None if none was yet.
+    """
+
+    ran_us: int = 0
+    heard_us: int | None = None
 
 
 @frozen
@@ -198,22 +206,6 @@ class Standing:
 
     relocation: UUID
     decision: Decision
-
-
-@frozen
-class Measure:
-    """After ``ready``, bytes without meaning follow: so many, and for so long, at most. Needs the feature."""
-
-    size_bytes: int
-    duration_ms: int
-
-
-@frozen
-class Measured:
-    """How many of them came in what time; a slow beginning does not count."""
-
-    size_bytes: int
-    duration_us: int
 
 
 @frozen
@@ -252,6 +244,12 @@ Message = (
     | Standing
     | Measure
     | Measured
+    | Probe
+    | Probing
+    | MakeTunnel
+    | TunnelMade
+    | TunnelUse
+    | TunnelUsed
     | Abort
     | Problem
 )
@@ -269,7 +267,8 @@ def decode(line: bytes) -> Message:
     form = _BY_HEAD.get(head)
     if form is None:
         raise ProtocolError(f"unknown message '{head[:40]}'", hint="Send 'help' for the list.")
-    return form(fields)
+    message: Message = form(fields)
+    return message
 
 
 def known_heads() -> tuple[str, ...]:
@@ -287,10 +286,6 @@ def agree(ours: Hello, theirs: Hello) -> int:
             hint="Upgrade the older of the two hosts; one version back keeps working.",
         )
     return version
-
-
-def _flag(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _certificate_row(certificate: str) -> Rows:
@@ -338,8 +333,20 @@ def _progress(f: Fields) -> ProgressNote:
     )
 
 
+def _resumed_rows(message: Resumed) -> Rows:
+    ran: Rows = (("ran-us", message.ran_us),) if message.ran_us else ()
+    return ran if message.heard_us is None else (*ran, ("heard-us", message.heard_us))
+
+
+def _resumed(f: Fields) -> Resumed:
+    heard_us = f.number("heard-us", 0, MAX_WAIT_US) if f.has("heard-us") else None
+    return Resumed(f.number("ran-us", 0, MAX_WAIT_US, 0), heard_us)
+
+
 #: Message class -> (head, its fields for the wire, its reader).
-_FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]] = {
+_FORMS: dict[type, Form] = {
+    **MEASURING_FORMS,
+    **NETWORK_FORMS,
     Help: ("help", lambda m: (), lambda f: Help()),
     ClassicReceive: ("receive", lambda m: (), lambda f: ClassicReceive()),
     Hello: (
@@ -358,8 +365,8 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
         lambda m: (
             ("relocation", str(m.relocation)),
             ("intent", m.intent.value),
-            ("live", _flag(m.live)),
-            ("paused", _flag(m.paused)),
+            ("live", flag(m.live)),
+            ("paused", flag(m.paused)),
             ("lanes", m.lanes),
             ("domain", to_sxp(m.domain)),
             *source_fields(m.source),
@@ -408,7 +415,7 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
         lambda f: Prepared(f.hex("digest"), f.number("stream-bytes", 0, MAX_SIZE_BYTES)),
     ),
     Commit: ("commit", lambda m: (), lambda f: Commit()),
-    Resumed: ("resumed", lambda m: (), lambda f: Resumed()),
+    Resumed: ("resumed", _resumed_rows, _resumed),
     Inquire: (
         "inquire",
         lambda m: (("relocation", str(m.relocation)), ("token", m.token)),
@@ -418,18 +425,6 @@ _FORMS: dict[type, tuple[str, Callable[..., Rows], Callable[[Fields], Message]]]
         "standing",
         lambda m: (("relocation", str(m.relocation)), ("decision", m.decision.value)),
         lambda f: Standing(f.uuid("relocation"), f.word("decision", Decision)),
-    ),
-    Measure: (
-        "measure",
-        lambda m: (("bytes", m.size_bytes), ("milliseconds", m.duration_ms)),
-        lambda f: Measure(
-            f.number("bytes", 1, MAX_MEASURE_BYTES), f.number("milliseconds", 1, MAX_MEASURE_MS)
-        ),
-    ),
-    Measured: (
-        "measured",
-        lambda m: (("bytes", m.size_bytes), ("microseconds", m.duration_us)),
-        lambda f: Measured(f.number("bytes", 0, MAX_SIZE_BYTES), f.number("microseconds", 0, 1 << 40)),
     ),
     Abort: (
         "abort",

@@ -181,6 +181,11 @@ def test_each_command_says_how_many_descriptors_it_brings() -> None:
     assert [c.descriptors for c in (Stream(), AskDigest(), Limit(1), Quit())] == [1, 0, 0, 0]
 
 
+def test_what_a_carrier_says_for_people_is_safe_to_print() -> None:
+    failed = control.parse_event(b'{"event": "failed", "code": "stream", "text": "a\\u001b[2J\\u202eb"}')
+    assert failed == control.CarrierFailed("stream", "a [2J b")
+
+
 def test_the_daemon_can_import_it_without_the_machinery() -> None:
     code = "import sys, relocd.carrier.control; print(sorted({'numpy', 'xxhash'} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

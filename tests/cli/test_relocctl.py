@@ -272,6 +272,7 @@ OUTCOME_FIELDS = {
     "rounds",
     "duration_s",
     "downtime_ms",
+    "blackout_ms",
     "bytes_sent",
     "pages",
     "zero_pages",

@@ -79,13 +79,14 @@ def _summary(**more: Any) -> str:
 
 def test_the_summary_has_the_figures() -> None:
     assert _summary() == (
-        "Domain 'web' is on hostb now: live, 3 rounds, 10.2 s, downtime 41 ms, 372.0 MiB sent, relocation r1."
+        "Domain 'web' is on hostb now: live, 3 rounds, 10.2 s, downtime 41 ms, blackout about 67 ms, "
+        "372.0 MiB sent, relocation r1."
     )
     assert (
         "372.0 MiB sent, saved 1.6 GiB (932.0 MiB zero pages and 690.0 MiB by compression), rel"
         in _summary(saved_zero_bytes=932 << 20, saved_compression_bytes=690 << 20)
     )
     assert "sent, saved 3.0 KiB (3.0 KiB by compression), rel" in _summary(saved_compression_bytes=3072)
-    assert _summary(live=False, rounds=1, downtime_ms=None, relocation=None) == (
+    assert _summary(live=False, rounds=1, downtime_ms=None, blackout_ms=None, relocation=None) == (
         "Domain 'web' is on hostb now: offline, 1 round, 10.2 s, 372.0 MiB sent."
     )

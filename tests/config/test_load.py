@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relocd.config import AcceleratorChoice, Compression, Config, LogLevel
 from relocd.config.keys import BY_NAME
 from relocd.config.load import load_config
-from relocd.config.model import MIB, FirewallMode, TlsMode
+from relocd.config.model import MIB, FirewallMode, L2Mode, TlsMode
 from relocd.config.xend import WITHOUT_MEANING
 from relocd.errors import ConfigError
 
@@ -57,6 +57,9 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(xen-relocation-tls-ca /a/ca)", "tls_ca", "/a/ca"),
     ("(xen-relocation-tls-certificate '/a b/c')", "tls_certificate", "/a b/c"),
     ("(xen-relocation-tls-key /a/k)", "tls_key", "/a/k"),
+    ("(xen-relocation-l2 warn)", "l2", L2Mode.WARN),
+    ("(xen-relocation-l2 Tunnel)", "l2", L2Mode.TUNNEL),
+    ("(xen-relocation-tunnel-port 8472)", "tunnel_port", 8472),
     ("(xen-relocation-lanes 1)", "lanes", 1),
     ("(xen-relocation-compression ZSTD)", "compression", Compression.ZSTD),
     ("(xen-relocation-max-bandwidth 100)", "max_bandwidth_bytes_s", 100 * MIB),

@@ -13,7 +13,7 @@ from twisted.logger import globalLogPublisher
 from relocd.config import Config
 from relocd.daemon import lookup
 from relocd.daemon.crowd import MAX_STRANGERS, MAX_STRANGERS_PER_HOST, Crowd, Stage, host_of
-from relocd.daemon.flow import MESSAGES_PER_S_MAX, Pace
+from relocd.daemon.flow import MESSAGE_BYTES_PER_S_MAX, MESSAGES_PER_S_MAX, Pace
 from relocd.daemon.lookup import MAX_LOOKUPS, Resolver
 from relocd.daemon.refusals import LINE_EACH_S, LINES, Refusals
 from relocd.daemon.stall import PATIENCE_MIN_S, StallWatch
@@ -95,9 +95,12 @@ def test_the_pace_of_messages_is_bounded_for_each_second() -> None:
     pace = Pace()
     for second in range(3):
         for _ in range(MESSAGES_PER_S_MAX):
-            pace.count(100.0 + second)
-    with pytest.raises(ProtocolError, match="messages in a second"):
-        pace.count(102.5)
+            pace.count(100.0 + second, 10)
+    with pytest.raises(ProtocolError, match="in a second"):
+        pace.count(102.5, 10)
+    pace.count(104.0, MESSAGE_BYTES_PER_S_MAX)
+    with pytest.raises(ProtocolError, match="in a second"):
+        pace.count(104.5, 1)
 
 
 def test_a_stall_is_silence_while_something_is_due() -> None:

@@ -12,7 +12,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
+from relocd.config.model import L2Mode
 from relocd.convergence.terms import Wishes, agree
 from relocd.daemon import beginnings
 from relocd.daemon.bandwidth import Bandwidth
@@ -27,6 +31,7 @@ from relocd.handover.source import SourceEffect, SourceState
 from relocd.handover.target import TargetEffect, TargetState
 from relocd.model import DomainConfig
 from relocd.wire import messages as m
+from relocd.wire import network as n
 from relocd.wire.messages import Decision, Intent, Message
 from tests.daemon.rig import Daemon
 from tests.reactor import call
@@ -90,7 +95,7 @@ def build() -> Iterator[Build]:
             relocation: Relocation
             if side == "target":
                 relocation = IdleTarget(
-                    context, beginnings.incoming(proposal, Peer("10.0.0.2", 1)), lambda _: None
+                    context, beginnings.incoming(proposal, Peer("10.0.0.2", 1), secure=False), lambda _: None
                 )
                 relocation.handover._machine.state = TargetState(state)
             else:
@@ -128,6 +133,12 @@ def samples(relocation: UUID) -> dict[str, Message]:
         "inquire": m.Inquire(relocation, TOKEN),
         "measure": m.Measure(1, 1),
         "measured": m.Measured(1, 1),
+        "probe": n.Probe("00" * 16, L2Mode.REQUIRE, ()),
+        "probing": n.Probing("00" * 16, L2Mode.REQUIRE, ()),
+        "make-tunnel": n.MakeTunnel("xenbr0", 1, 4789),
+        "tunnel-made": n.TunnelMade(n.End.MADE),
+        "tunnel-use": n.TunnelUse(1),
+        "tunnel-used": n.TunnelUsed(needed=True),
         "abort": m.Abort("cancelled", "enough"),
         "err": m.Problem("protocol", "you are wrong"),
     }
@@ -233,3 +244,33 @@ def test_nobody_is_told_of_or_by_another_relocation(build: Build, side: str, sta
         assert not any(isinstance(sent, m.Standing) for sent in dialogue.sent)
         assert relocation.handover.state == (ENDING[side] if state in EARLY[side] else state)
         assert bool(dialogue.breaches) != (state in EARLY[side])
+
+
+def test_a_target_that_answers_and_hangs_up_is_not_asked_without_pause(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lost link begins a new round of questions at once; together they must not become a busy loop."""
+    relocation = call(build, "source", "committed")
+    clock = Clock()
+    relocation._context = evolve(relocation._context, reactor=clock)
+    relocation._dialogue = None
+    asked: list[float] = []
+
+    async def ask() -> Decision:
+        asked.append(clock.seconds())
+        relocation._dialogue = Heard()  # type: ignore[assignment]  # what is used of it
+        return Decision.PREPARED
+
+    monkeypatch.setattr(relocation, "ask", ask)
+
+    def lose_and_ask() -> None:
+        for _ in range(20):
+            relocation._dialogue = None
+            Deferred.fromCoroutine(relocation._ask_without_end(0.0))
+            clock.advance(0)
+            clock.advance(0.1)
+            clock.advance(0.1)
+
+    call(lose_and_ask)
+    assert asked[0] == 0.0, "the first question comes at once"
+    assert 4 <= len(asked) <= 9, "in four seconds"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.announced import ONLY_TOLD
 from tests.scene import GUEST_UUID, Scene
 from tests.testbed.memcheck import MemCheck
 
@@ -14,7 +15,7 @@ from tests.testbed.memcheck import MemCheck
 def scene() -> Iterator[Scene]:
     """Two hosts, and a guest on host a that dirties memory while it checks it."""
     with Scene() as scene:
-        scene.start_guest(scene.a, fill_mib=64, working_set_mib=16, dirty_mb_s=10)
+        scene.start_guest(scene.a, more_ips=ONLY_TOLD, fill_mib=64, working_set_mib=16, dirty_mb_s=10)
         yield scene
 
 

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.netns]
 
 UUID = "7d4f0b1e-93ac-4a63-8a55-0d7c2b7f9e21"
 SECOND_BRIDGE = "extra0"
+SECOND_UPLINK = "extra1"
 CONNECT_S = 1
 
 
@@ -66,9 +67,11 @@ def pair() -> Iterator[Pair]:
         a, b = (RelocdHost(host, directory / host.name) for host in network.hosts)
         pair = Pair(directory, network, a, b)
         pair.storage.mkdir()
+        cable = f"link add {SECOND_UPLINK} type veth peer name {SECOND_UPLINK} netns {b.host.netns}"
+        ip_batch(a.host.netns, [cable])
         for host in (a, b):
             host.settings = pair.settings()
-            ip_batch(host.host.netns, [f"link add {SECOND_BRIDGE} type bridge"])
+            _connect_second_bridge(host)
             undo.enter_context(host)
         for number in (1, 2):
             (pair.storage / f"{number}.img").write_bytes(bytes([number]) * (1 << 20))
@@ -79,6 +82,16 @@ def pair() -> Iterator[Pair]:
         devices = f'kernel = "{kernel}"\ndisk = [{disks}]\nvif = [{vifs}]\n'
         a.relocctl("create", "--paused", pair.domain_file("probe", UUID, devices))
         yield pair
+
+
+def _connect_second_bridge(host: RelocdHost) -> None:
+    """The second bridges are joined by a cable of their own."""
+    commands = [
+        f"link add {SECOND_BRIDGE} type bridge",
+        f"link set {SECOND_UPLINK} master {SECOND_BRIDGE} up",
+        f"link set {SECOND_BRIDGE} up",
+    ]
+    ip_batch(host.host.netns, commands)
 
 
 # -- what is done to host b, and undone ---------------------------------------------------------------------------
@@ -171,7 +184,15 @@ def _without_bridge(pair: Pair) -> Iterator[None]:
     _as_usual(pair)
     ip_batch(pair.b.host.netns, [f"link delete {SECOND_BRIDGE}"])
     yield
-    ip_batch(pair.b.host.netns, [f"link add {SECOND_BRIDGE} type bridge"])
+    _connect_second_bridge(pair.b)
+
+
+@contextlib.contextmanager
+def _unplugged(pair: Pair) -> Iterator[None]:
+    _as_usual(pair)
+    ip_batch(pair.b.host.netns, [f"link set {SECOND_UPLINK} nomaster"])
+    yield
+    ip_batch(pair.b.host.netns, [f"link set {SECOND_UPLINK} master {SECOND_BRIDGE}"])
 
 
 Provoke = Callable[[Pair], AbstractContextManager[None]]
@@ -182,6 +203,10 @@ CASES: dict[str, tuple[Provoke, str, str]] = {
     "the name is taken": (lambda pair: _twin(pair, "probe", UUID[:-1] + "0"), "identity", "is named 'probe'"),
     "the UUID is taken": (lambda pair: _twin(pair, "other", UUID), "identity", f"UUID {UUID} exists"),
     "no such bridge": (_without_bridge, "bridges", f"no bridge {SECOND_BRIDGE}"),
+    "a bridge that is not connected": (
+        _unplugged,
+        *("segment", f"{SECOND_BRIDGE} on "),
+    ),
     "disks outside of what is allowed": (
         lambda pair: _reloaded(pair, xen_relocation_disk_paths="/srv/elsewhere"),
         *("disks", "lies outside the directories"),

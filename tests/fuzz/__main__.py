@@ -41,7 +41,7 @@ def fuzz(name: str, seconds: int) -> None:
         f"-timeout={SLOW_S}",
         f"-rss_limit_mb={MEMORY_MIB}",
         f"-artifact_prefix={crashes}/",
-        f"-dict={words}",
+        *([f"-dict={words}"] if target.words else []),
         "-print_final_stats=1",
         str(corpus),
     ]

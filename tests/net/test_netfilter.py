@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -183,6 +184,7 @@ def test_a_network_is_open_only_as_a_whole() -> None:
     ]
 
 
+RULESETS = Path(__file__).parent / "rulesets"
 SECOND = "add table ip g; add chain ip g i { type filter hook input priority 5; policy drop; }"
 SETUPS = {
     "nft": [f"nft '{INPUT}; add rule inet f input ct state established accept'"],
@@ -201,7 +203,28 @@ SETUPS = {
     ],
     "both": [f"nft '{INPUT}'", "iptables-legacy -P INPUT DROP", "iptables-legacy -A INPUT -i lo -j ACCEPT"],
     "none": ["true"],
+    "ufw-legacy": [f"{ip}-legacy-restore < {RULESETS}/ufw.{ip}" for ip in ("iptables", "ip6tables")],
+    "ufw-nft": [f"{ip}-nft-restore < {RULESETS}/ufw.{ip}" for ip in ("iptables", "ip6tables")],
+    "firewalld-iptables": [
+        f"{ip}-nft-restore < {RULESETS}/firewalld.{ip}" for ip in ("iptables", "ip6tables")
+    ],
+    "firewalld-nft": [f"nft -f {RULESETS}/firewalld.nft"],
 }
+
+
+@pytest.mark.parametrize("setup", [name for name in SETUPS if name.startswith(("ufw", "firewalld"))])
+def test_what_ufw_and_firewalld_set_up_is_judged_as_it_works(setup: str) -> None:
+    """They let 10.77.0.1 reach the port, firewalld the trusted 10.99.0.0/16 too, and everybody port 22."""
+    for line in SETUPS[setup]:
+        sh(line)
+    chains = netfilter.read().chains
+    trusted = ["10.99.1.1/32"] if setup.startswith("firewalld") else []
+    for source in ("10.77.0.1/32", "10.77.0.2/32", "10.99.1.1/32", "fd77::1/128"):
+        found = judge(chains, Packet(ip_network(source), PORT))
+        expected = "open" if source in ("10.77.0.1/32", *trusted) else "blocked"
+        assert found.outcome.value == expected, (source, found)
+        assert found.because == "" or "policy" in found.because or "reject" in found.because.lower()
+        assert judge(chains, Packet(ip_network(source), 22)).outcome.value == "open"
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -248,6 +271,22 @@ def test_the_trace_tells_whether_somebody_touched_ours() -> None:
     sh("nft insert rule inet f input tcp dport 8002 drop")
     assert netfilter.read().trace(OURS) != trace
     sh("nft flush chain inet f input")
+    assert netfilter.read().trace(OURS) != trace
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_the_trace_tells_whether_somebody_touched_ours_in_legacy_tables(family: str) -> None:
+    for name in ("ip", "ip6"):
+        sh(f"{name}tables-legacy -P INPUT DROP")
+    trace = netfilter.apply(WANTED).trace(OURS)
+    assert netfilter.read().trace(OURS) == trace
+    sh(f"{family}tables-legacy -A INPUT -p tcp --dport 22 -j ACCEPT")
+    sh(f"{family}tables-legacy -t mangle -A INPUT -p tcp --dport 22 -j ACCEPT")
+    assert netfilter.read().trace(OURS) == trace
+    sh(f"{family}tables-legacy -I INPUT -p tcp --dport 8000:9000 -j DROP")
+    assert netfilter.read().trace(OURS) != trace  # ours is not the first any more
+    assert netfilter.apply(WANTED).trace(OURS) == trace
+    sh(f"{family}tables-legacy -F {OURS}")
     assert netfilter.read().trace(OURS) != trace
 
 

@@ -8,11 +8,13 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
+from relocd.config.model import L2Mode
 from relocd.model import Accelerator, BootFile, Disk, DomainConfig, HypervisorFacts, Vif
 from relocd.preflight.cpuid import missing
-from relocd.preflight.facts import DiskFact, DiskKind, SourceFacts, TargetFacts
+from relocd.preflight.facts import DiskFact, DiskKind, SegmentFacts, SourceFacts, TargetFacts
 from relocd.preflight.result import Check, Verdict, failures
 from relocd.preflight.rules import CLOCK_SKEW_MAX_S, RULES, check_target, needed_mib, within
+from relocd.segment.proof import BridgeEnd, Crossing, EndState, Proof
 
 DOMAIN = DomainConfig(
     name="web",
@@ -25,6 +27,7 @@ DOMAIN = DomainConfig(
     cpu="qemu64",
     accelerator=Accelerator.TCG,
 )
+END = BridgeEnd("xenbr0", EndState.READY, subnets=("192.0.2.0/24",))
 FACTS = TargetFacts(
     host="hostb",
     hypervisor=HypervisorFacts(
@@ -49,6 +52,13 @@ FACTS = TargetFacts(
     cpu={"1.0.edx": 0x0783FBFD, "7.0.ebx": 0x20},
     boot_file_limit_bytes=256 << 20,
     incoming_limit=4,
+    segments=SegmentFacts(
+        L2Mode.REQUIRE,
+        source_host="hosta",
+        source_address="192.0.2.1",
+        target_address="192.0.2.2",
+        crossings={"xenbr0": Crossing(END, END, Proof.PROVEN)},
+    ),
 )
 
 
@@ -83,6 +93,12 @@ def test_a_fitting_host_passes_every_check() -> None:
     assert all(check.verdict is Verdict.PASS for check in checks)
 
 
+def crossed(crossing: Crossing, mode: L2Mode = L2Mode.REQUIRE) -> TargetFacts:
+    """The target, after another probe."""
+    assert FACTS.segments is not None
+    return evolve(FACTS, segments=evolve(FACTS.segments, mode=mode, crossings={"xenbr0": crossing}))
+
+
 HYPERVISOR = FACTS.hypervisor
 DISK = FACTS.disks["/srv/web.img"]
 
@@ -97,6 +113,7 @@ ALONE: dict[str, tuple[TargetFacts, Verdict, str]] = {
     "cpu": (_on(cpu_models=frozenset({"Nehalem"})), Verdict.FAIL, "qemu64 is not available"),
     "identity": (evolve(FACTS, domains={"web": UUID(int=8)}), Verdict.FAIL, "named 'web'"),
     "bridges": (evolve(FACTS, bridges=frozenset({"dmz"})), Verdict.FAIL, "no bridge xenbr0"),
+    "segment": (crossed(Crossing(END, END, Proof.SILENT)), Verdict.FAIL, "no probe frame comes through"),
     "disks": (evolve(FACTS, disks={}), Verdict.FAIL, "/srv/web.img does not exist"),
     "boot-files": (
         evolve(FACTS, boot_file_limit_bytes=1 << 20),

@@ -33,6 +33,8 @@ GUEST_IP = f"{SUBNET}.10"
 PREFIX_LENGTH = 24
 HOSTS = {"hosta": 1, "hostb": 2}  # name -> last part of the address, and of the bridge's MAC
 CLIENT_NUMBER = 100
+ROUTED_SUBNET = "10.78.0"  # of host b, once it is split off
+GATEWAY_NUMBER = 254
 
 
 @define
@@ -182,6 +184,21 @@ class Testbed:
     def heal(self, host: Host) -> None:
         """Undo ``cut``."""
         ip_batch(self.switch.netns, [f"link set {host.name} master br0"])
+
+    def split(self) -> None:
+        """Put host b into a subnet of its own: the switch becomes the router between it and the rest, for good."""
+        gateway, routed = f"{SUBNET}.{GATEWAY_NUMBER}", f"{ROUTED_SUBNET}.{GATEWAY_NUMBER}"
+        self.hostb.address = f"{ROUTED_SUBNET}.{HOSTS['hostb']}"
+        commands = [f"link set {self.hostb.name} nomaster"]
+        commands += [f"address add {gateway}/{PREFIX_LENGTH} dev br0"]
+        commands += [f"address add {routed}/{PREFIX_LENGTH} dev {self.hostb.name}"]
+        ip_batch(self.switch.netns, commands)
+        self.switch.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+        ip_batch(self.hosta.netns, [f"route add default via {gateway}"])
+        address = f"address add {self.hostb.address}/{PREFIX_LENGTH} dev {BRIDGE}"
+        ip_batch(
+            self.hostb.netns, [f"address flush dev {BRIDGE}", address, f"route add default via {routed}"]
+        )
 
     def _uplink_ends(self) -> Iterator[tuple[str, str]]:
         for host in self.hosts:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relocd.config.model import L2Mode
 from relocd.errors import ProtocolError
 from relocd.model import DomainConfig
 from relocd.preflight.facts import DiskFact, DiskKind, SourceFacts
 from relocd.preflight.result import Check, Verdict
+from relocd.segment.proof import BridgeEnd, EndState
 from relocd.wire.fields import MAX_TEXT, printable
 from relocd.wire.lines import MAX_LINE_BYTES, LineCutter
 from relocd.wire.messages import (
@@ -45,6 +47,7 @@ from relocd.wire.messages import (
     decode,
     encode,
 )
+from relocd.wire.network import End, MakeTunnel, Probe, Probing, TunnelMade, TunnelUse, TunnelUsed
 from tests.strategies import domain_configs
 
 texts = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), max_size=200).map(printable)
@@ -71,7 +74,27 @@ sources = st.builds(
     st.integers(0, 1 << 40).map(lambda clock_ms: clock_ms / 1000),
     st.dictionaries(_registers, st.integers(0, (1 << 32) - 1), max_size=8),
     st.lists(_disks, max_size=3).map(lambda disks: {disk.path: disk for disk in disks}),
+    st.frozensets(words, max_size=8),
+    texts,
 )
+_nonces = st.binary(min_size=16, max_size=16).map(bytes.hex)
+_bridges = st.from_regex(r"[A-Za-z0-9_-]{1,15}", fullmatch=True)
+_subnets = st.lists(
+    st.ip_addresses(v=4).map(lambda ip: f"{ip}/32") | st.ip_addresses(v=6).map(lambda ip: f"{ip}/128"),
+    max_size=16,
+).map(tuple)
+_ends = st.lists(
+    st.builds(
+        BridgeEnd,
+        _bridges,
+        st.sampled_from(EndState),
+        st.just("") | st.binary(min_size=16, max_size=16).map(bytes.hex),
+        _subnets,
+        texts,
+    ),
+    max_size=8,
+    unique_by=lambda end: end.name,
+).map(tuple)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.sampled_from([Help(), ClassicReceive(), Ready(), Receiving(), Switchover(), Commit(), Resumed()]),
     st.builds(
@@ -111,6 +134,13 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Standing, st.uuids(), st.sampled_from(Decision)),
     st.builds(Measure, st.integers(1, 1 << 27), st.integers(1, 2000)),
     st.builds(Measured, sizes, st.integers(0, 1 << 40)),
+    st.builds(Resumed, sizes.filter(lambda us: us <= 1 << 40), st.none() | st.integers(0, 1 << 40)),
+    st.builds(Probe, _nonces, st.sampled_from(L2Mode), _ends),
+    st.builds(Probing, _nonces, st.sampled_from(L2Mode), _ends),
+    st.builds(MakeTunnel, _bridges, st.integers(1, (1 << 24) - 1), st.integers(1, 65535)),
+    st.builds(TunnelMade, st.sampled_from(End), texts),
+    st.builds(TunnelUse, st.integers(1, (1 << 24) - 1)),
+    st.builds(TunnelUsed, st.booleans()),
     st.builds(Abort, words, texts),
     st.builds(Problem, words, texts),
 )
@@ -185,6 +215,10 @@ def _proposal(field: bytes) -> bytes:
     return encode(proposal)[:-2] + field + b")"
 
 
+def _probe(ends: bytes, nonce: bytes = b"00" * 16) -> bytes:
+    return b"(probe (nonce " + nonce + b") (mode require) (bridges " + ends + b"))"
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -213,6 +247,17 @@ def _proposal(field: bytes) -> bytes:
         (_proposal(b"(disks (/d local 1 maybe 0))"), "cannot be understood"),
         (_proposal(b"(disks (/d local -2 yes 0))"), "from -1 to"),
         (_proposal(b"(disks (/d local 1 yes xyz))"), "cannot be understood"),
+        (_probe(b"", nonce=b"00"), "bad value for 'nonce'"),
+        (_probe(b"(br0 ready '' '' '') (br0 down '' '' '')"), "names a bridge twice"),
+        (_probe(b"(../x ready '' '' '')"), "cannot be the name of a bridge"),
+        (_probe(b"(.. ready '' '' '')"), "cannot be the name of a bridge"),
+        (_probe(b"(br0 asleep '' '' '')"), "cannot be understood"),
+        (_probe(b"(br0 ready xx '' '')"), "cannot be understood"),
+        (_probe(b"(br0 ready '' 10.0.0.1/24 '')"), "a subnet cannot be understood"),
+        (_probe(b"(br0 ready '' '" + b"10.0.0.0/24 " * 17 + b"' '')"), "more than 16 subnets"),
+        (_probe(b"(br0 ready '' '' '')" * 9), "more than 8 entries"),
+        (b"(make-tunnel (bridge br0) (vni 16777216) (port 4789))", "from 1 to"),
+        (b"(make-tunnel (bridge 'br 0') (vni 1) (port 4789))", "cannot be the name of a bridge"),
         (b"\xff", "not UTF-8"),
         (b"(" * 200, "deep"),
     ],
