@@ -48,7 +48,7 @@ def test_live_there_and_back_with_connections_that_live_on(scene: XenScene) -> N
 def test_offline(scene: XenScene) -> None:
     before = scene.stat(PVH)
     for source, target in ((scene.a, scene.b), (scene.b, scene.a)):
-        assert move(source, target, "web", "--offline")["live"] is False
+        assert move(source, target, "web")["live"] is False
     after = scene.stat(PVH)
     assert after.follows(before)
     assert after.bad == 0
@@ -77,7 +77,7 @@ def test_domains_outlive_the_service(scene: XenScene) -> None:
 
 def test_a_pv_domain_moves_offline_and_live_only_where_xen_can(scene: XenScene) -> None:
     before = scene.start_guest(scene.b, "old", PV, machine="pv")
-    scene.b.relocctl("migrate", "--offline", "old", scene.a.host.address)
+    scene.b.relocctl("migrate", "old", scene.a.host.address)
     assert scene.a.states()["old"] == "running"
     after = scene.stat(PV)
     assert after.follows(before)

@@ -73,7 +73,7 @@ class XenOutgoing:
             raise DriverError(
                 f"domain '{domain.config.name}' is a PV domain, and this Xen cannot follow what such a guest writes: "
                 "it is built without shadow paging",
-                hint='Relocate it with --offline, or run it with machine = "pvh".',
+                hint='Relocate it without --live, or run it with machine = "pvh".',
             )
 
     async def _begin(self, domain: Domain, live: bool) -> socket.socket:
