@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help packages dev demo test faults soak fuzz check bench clean
+.PHONY: help packages dev demo test test-xen faults soak fuzz check bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ test: packages dev ## run all tests, the real guests included (root, below 15 mi
 
 faults: packages dev ## kill every part and cut the link at every step of the dialogue, on real guests (root, about 8 minutes)
 	@$(BIN)/python -m pytest -m e2e tests/e2e/test_fault_table.py tests/e2e/test_restarts.py
+
+test-xen: packages dev ## domains of real Xen hosts, emulated (root, up to 30 minutes; the first time 5 more for an image)
+	@tests/testbed/install-packages xen
+	@$(BIN)/python -m pytest -m standin tests/contracts
+	@$(BIN)/python -m pytest -m xen tests/xen
 
 SOAK_RUNS ?= 100000
 soak: dev ## the model of two hosts, for long: SOAK_RUNS runs that hypothesis makes up (about 15 minutes)

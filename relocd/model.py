@@ -36,6 +36,8 @@ class Accelerator(enum.StrEnum):
     TCG = "tcg"
     KVM_VMX = "kvm-vmx"
     KVM_SVM = "kvm-svm"
+    XEN_PV = "xen-pv"  # xen_caps: xen-3.0-x86_64
+    XEN_HVM = "xen-hvm"  # xen_caps: hvm-3.0-x86_64, which PVH domains need, too
 
 
 @frozen

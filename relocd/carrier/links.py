@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class PlainLink:
     def send(self, parts: Sequence[memoryview]) -> None:
         left = [part for part in parts if len(part)]
         while left:
-            sent = self._sock.sendmsg(left)
+            sent = os.writev(self._sock.fileno(), left)  # not sendmsg(2), which could send descriptors, too
             while left and sent >= len(left[0]):
                 sent -= len(left.pop(0))
             if sent:

@@ -25,7 +25,7 @@ half; 1 GiB is room for allocators, and keeps one that was made to take memory f
 
 _CLONE_THREAD: Final = 0x00010000  # linux/sched.h
 
-#: Bytes through descriptors that are there already, and what is done to those.
+#: Bytes through descriptors that are there already, and what is done to those. sendmsg(2) would pass descriptors on.
 _DESCRIPTORS: Final = (
     *(
         "read",
@@ -39,7 +39,6 @@ _DESCRIPTORS: Final = (
         "recvfrom",
         "recvmsg",
         "sendto",
-        "sendmsg",
     ),
     *("poll", "ppoll", "close", "shutdown", "dup", "fcntl", "ioctl", "lseek", "fstat"),
     *("getsockopt", "setsockopt", "getsockname", "getpeername"),

@@ -89,6 +89,7 @@ _INFO_LABELS = {
     "address": "relocation address",
     "port": "relocation port",
     "tls": "TLS",
+    "tunnels": "tunnels",
     "driver": "driver",
     "driver_version": "hypervisor version",
     "accelerators": "accelerators",

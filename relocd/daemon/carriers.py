@@ -49,6 +49,8 @@ CONTROL_FD = 3
 #: A carrier that was told to quit and is still there after this many seconds is killed.
 QUIT_WAIT_S = 5.0
 
+_EXIT_CODE_FIELD = 52 - 3
+"""Of proc_pid_stat(5), counted from the one behind the program's name; as waitpid(2) has it."""
 _UNASKED = "it ended unasked"
 _FORBIDDEN = "the kernel ended it for a system call that carriers may not make"
 
@@ -70,6 +72,7 @@ class Carrier:
         self._reactor = reactor
         self._on_event = on_event
         self._closed = False
+        self._pid = self._by_signal = 0
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
 
@@ -87,6 +90,7 @@ class Carrier:
         self._process = self._reactor.spawnProcess(
             _Watcher(self), sys.executable, arguments, env=environment, childFDs=descriptors
         )
+        self._pid = self._process.pid
         self._theirs.close()
         self._reactor.addReader(self)
 
@@ -188,7 +192,7 @@ class Carrier:
                 self._died(str(error))
                 return
             if not datagram:
-                self._wait_for_end()
+                self._died(_FORBIDDEN if self._end_signal() == signal.SIGSYS else _UNASKED)
                 return
             try:
                 event = parse_event(datagram)
@@ -202,15 +206,23 @@ class Carrier:
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - Twisted's form
         self._died(reason.getErrorMessage())
 
-    def _wait_for_end(self) -> None:
-        """It says nothing more: how it ended is the reason, and it does end, whatever it does."""
-        self._reactor.removeReader(self)
-        self._kill()
-        self._reactor.callLater(QUIT_WAIT_S, self._died, _UNASKED)
+    def ended(self, by_signal: int) -> None:
+        """The process is gone, by a signal if that is not 0. What it said last comes first."""
+        self._by_signal = by_signal
+        if not self._closed:
+            self.doRead()
 
-    def ended(self, signal_number: int | None) -> None:
-        """The process is gone."""
-        self._died(_FORBIDDEN if signal_number == signal.SIGSYS else _UNASKED)
+    def _end_signal(self) -> int:
+        """The signal that has ended the process; 0 if none has, or if that cannot be seen.
+
+        In the moment in which its socket ends the process cannot be waited for yet. But the kernel knows why already
+        (proc_pid_stat(5), field 52), and whoever is told later tells after the peer has, who knows less.
+        """
+        try:
+            fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has been waited for
+            return self._by_signal
+        return int(fields[_EXIT_CODE_FIELD]) & 0x7F
 
     def _died(self, reason: str) -> None:
         if not self._closed:
@@ -233,4 +245,4 @@ class _Watcher(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self.log.debug("carrier ended: {reason}", reason=reason.getErrorMessage())
-        self._carrier.ended(getattr(reason.value, "signal", None))
+        self._carrier.ended(getattr(reason.value, "signal", None) or 0)

@@ -53,12 +53,13 @@ async def target_facts(
     bridges = await deferToThread(facts.bridges)
     disks = await deferToThread(facts.disk_facts, domain.disks, roots, context.driver.disk_in_use)
     cpu = await _cpu_words(context, domain)
+    free_mib = await context.driver.memory_free_mib()
     names = arriving()
     return TargetFacts(
         host=facts.host_name(),
         hypervisor=context.driver.facts(),
-        memory_available_mib=facts.memory_available_mib(),
-        memory_host_reserve_mib=context.config.dom0_min_mem_mib,
+        memory_available_mib=facts.memory_available_mib() if free_mib is None else free_mib,
+        memory_host_reserve_mib=context.config.dom0_min_mem_mib if free_mib is None else 0,
         memory_reserved_mib=reserved_mib(),
         domains={status.name: status.uuid for status in context.driver.list()} | dict(names),
         bridges=bridges,

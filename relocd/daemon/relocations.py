@@ -91,7 +91,8 @@ class Relocations:
     # -- out -------------------------------------------------------------------------------------------------------
 
     def migrate(self, domain: DomainStatus, peer: Peer, *, live: bool, wishes: Wishes) -> SourceRelocation:
-        """Begin to move a domain out. Raises UsageError if it cannot be moved now, or not as it is wished."""
+        """Begin to move a domain out. Raises UsageError if it cannot be moved now, or not as it is wished,
+        and DriverError if its hypervisor cannot move it like this."""
         terms = agree(self.context.config, wishes)
         self._check_movable(domain)
         if len(self._sources) >= self.context.config.max_outgoing:
@@ -99,7 +100,9 @@ class Relocations:
                 f"{len(self._sources)} relocations leave this host already, its limit",
                 hint="Wait for one to end, or raise xen-relocation-max-outgoing.",
             )
-        was_paused = self.context.driver.outgoing(domain.uuid).was_paused
+        outgoing = self.context.driver.outgoing(domain.uuid)
+        outgoing.require(live=live)
+        was_paused = outgoing.was_paused
         record = beginnings.outgoing(domain.config, peer, live=live, was_paused=was_paused)
         relocation = SourceRelocation(self.context, record, peer.host, Controls(terms, self._bandwidth))
         self._register(relocation)

@@ -275,6 +275,13 @@ class Tunnels:
             self.log.info("tunnel {vni} is kept: {error}", vni=tunnel.vni, error=error)
             return True
 
+    def describe(self) -> list[str]:
+        """What an operator is shown: one sentence for each end here."""
+        return [
+            f"{tunnel.bridge} to {tunnel.remote} (VNI {tunnel.vni}; guests here: {len(tunnel.guests)})"
+            for tunnel in self._tunnels.values()
+        ]
+
     # -- small things ----------------------------------------------------------------------------------------------
 
     async def _save(self, tunnel: Tunnel) -> None:

@@ -268,6 +268,7 @@ async def _info(desk: Desk, request: Request) -> Fields:
         "memory_reserved_mib": desk.relocations.reserved_mib(),
         "domains": len(context.driver.list()),
         "tls": context.trust.describe(),
+        "tunnels": context.tunnels.describe(),
         "config_file": str(context.config_file),
         "state_dir": str(context.state_dir),
         "run_dir": str(context.run_dir),

@@ -63,6 +63,9 @@ class GuestMemory:
 class Outgoing(Protocol):
     """One domain on its way out. Whatever fails, ``cancel`` brings it back to what it was."""
 
+    def require(self, *, live: bool) -> None:
+        """Raise DriverError, with the way out, if the domain cannot leave like this at all. Nothing is touched."""
+
     async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
         """Begin to stream the domain and return this side's end of the stream (both directions, blocking mode).
 
@@ -155,6 +158,9 @@ class Driver(Protocol):
 
     def facts(self) -> HypervisorFacts:
         """What the hypervisor offers; fixed after ``start``."""
+
+    async def memory_free_mib(self) -> int | None:
+        """Memory that is left for domains, in MiB, where a hypervisor gives it away; None: it is the system's."""
 
     def list(self) -> Sequence[DomainStatus]:
         """All domains of this host, incoming and outgoing included, by id."""

@@ -15,6 +15,7 @@ GROUP = "relocd.drivers"
 _BUILT_IN = {
     "qemu": "relocd.drivers.qemu.driver:QemuDriver",
     "memory": "relocd.drivers.memory:MemoryDriver",
+    "xen": "relocd.drivers.xen.driver:XenDriver",
 }
 
 

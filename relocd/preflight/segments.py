@@ -31,11 +31,12 @@ def judge_segment(host: str, bridge: str, facts: SegmentFacts) -> tuple[Verdict,
         return (Verdict.WARN, *unproven(host))
     if crossing.proof is Proof.SAME:
         return Verdict.PASS, f"{bridge} is the very same bridge", ""
-    ends = f"{_told(crossing.source, facts.source_host)} and {_told(crossing.target, host)}"
+    here, there = _told(crossing.source, facts.source_host), _told(crossing.target, host)
+    ends = f"{here} and {there}"
     if crossing.proof is Proof.PROVEN:
         differ = strangers(crossing.source.subnets, crossing.target.subnets)
         note = ", though their addresses are of different subnets" if differ else ""
-        return Verdict.PASS, f"a probe went from {ends}, and back{note}", ""
+        return Verdict.PASS, f"a probe went from {here} to {there}, and back{note}", ""
     stopped = Verdict.WARN if facts.mode is L2Mode.WARN else Verdict.FAIL
     if crossing.proof is Proof.UNTRIED:
         return _untried(crossing, ends, stopped, _remedy(bridge, host, facts))

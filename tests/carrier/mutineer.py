@@ -18,7 +18,9 @@ from pathlib import Path
 
 from relocd.carrier.lanes import Lane
 from relocd.carrier.main import main
+from relocd.carrier.memory import WRITE_BYTES_MAX, MemoryFile
 from relocd.carrier.target import Target
+from relocd.pages.items import PAGE_SIZE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_DUMPABLE = 4
@@ -94,6 +96,36 @@ def _mutiny(self: Target, lane: Lane) -> None:
     os._exit(0)
 
 
+def _mutiny_with_memory(self: Target, sock: socket.socket) -> None:
+    """The same by one that has been given the guest's memory, begin and end of which it knows."""
+    placement = self._placement
+    assert placement is not None
+    memory = placement._memory
+    assert isinstance(memory, MemoryFile)
+    descriptor, begin, end = memory._descriptor, memory._begin, memory._tail + WRITE_BYTES_MAX
+    deeds: dict[str, Callable[[], object]] = {
+        "write inside": lambda: os.pwrite(descriptor, bytes(PAGE_SIZE), begin),
+        "write the last page": lambda: os.pwrite(descriptor, bytes(PAGE_SIZE), end - PAGE_SIZE),
+        "write before": lambda: os.pwrite(descriptor, bytes(PAGE_SIZE), begin - PAGE_SIZE),
+        "write behind": lambda: os.pwrite(descriptor, bytes(PAGE_SIZE), end),
+        "write over the end": lambda: os.pwrite(descriptor, bytes(2 * PAGE_SIZE), end - PAGE_SIZE),
+        "write far away": lambda: os.pwrite(descriptor, bytes(PAGE_SIZE), begin + (1 << 33)),
+        "write where it stands": lambda: os.write(descriptor, b"x"),
+        "write in pieces": lambda: os.pwritev(descriptor, [b"x"], begin - PAGE_SIZE),
+        "map": lambda: mmap.mmap(descriptor, PAGE_SIZE),
+        "double": lambda: os.dup(descriptor),
+        "give away": lambda: socket.send_fds(sock, [b"x"], [descriptor]),
+        "take the filter off": lambda: _call("prctl", 22, 0, 0, 0, 0),  # PR_SET_SECCOMP
+    }
+    for name, deed in deeds.items():
+        os.write(2, f"{name}: {outcome(deed)}\n".encode())
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    Target._move = _mutiny  # type: ignore[method-assign]  # that is the mutiny
+    # That is the mutiny: by one that hears the peer at once, or one that waits for the guest's memory first.
+    if "MUTINY_WITH_MEMORY" in os.environ:
+        Target.give_stream = _mutiny_with_memory  # type: ignore[method-assign]
+    else:
+        Target._move = _mutiny  # type: ignore[method-assign]
     main(sys.argv[1:])

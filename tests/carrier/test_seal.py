@@ -11,9 +11,9 @@ import pytest
 
 from relocd.carrier import control
 from relocd.carrier.seal import MEMORY_BYTES, seal
-from tests.carrier.carriers import Carrier, tcp_pair
+from tests.carrier.carriers import Carrier, stream_pair, tcp_pair
 from tests.carrier.mutineer import DEADLY, REFUSED, outcome
-from tests.carrier.test_confinement import in_child
+from tests.carrier.test_confinement import BEGIN, SIZE, in_child, memory
 
 #: What fails for other reasons, or does harm, where nothing is sealed.
 _NOT_TRIED = {
@@ -35,6 +35,28 @@ def test_a_real_carrier_that_hears_its_peer_is_refused_everything(capfd: pytest.
             assert carrier.exit_code() == 0
     told = dict(line.split(": ") for line in capfd.readouterr().err.splitlines())
     assert told == dict.fromkeys(REFUSED, "EPERM")
+
+
+def test_with_the_guests_memory_it_can_write_there_and_nothing_else(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUTINY_WITH_MEMORY", "yes")
+    with Carrier("tests.carrier.mutineer") as carrier:
+        near, far = tcp_pair()
+        ours, theirs = stream_pair()
+        with near, ours:
+            carrier.tell(control.Receive(1), far)
+            carrier.expect(control.CarrierFilesDone)
+            carrier.tell(control.Memory("pc.ram", BEGIN, SIZE), memory())
+            carrier.tell(control.Stream(), theirs)
+            assert carrier.exit_code() == 0
+    told = dict(line.split(": ") for line in capfd.readouterr().err.splitlines())
+    assert [name for name, errno in told.items() if errno == "done"] == [
+        "write inside",
+        "write the last page",
+    ]
+    assert len(told) == 12
+    assert set(told.values()) == {"done", "EPERM"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root could do all of this to begin with")

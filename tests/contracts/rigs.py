@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import psutil
+from attrs import evolve
 from pyroute2 import IPRoute
 
 from relocd.config import Config
@@ -19,11 +21,17 @@ from relocd.drivers.base import DomainChanged, Driver, DriverPaths
 from relocd.drivers.memory import MemoryDriver, forget_hosts, host_at
 from relocd.drivers.qemu.driver import QemuDriver
 from relocd.drivers.worker import Worker
+from relocd.drivers.xen.driver import XenDriver
+from relocd.drivers.xen.listing import Seen, parse_list
+from relocd.drivers.xen.store import Store as XenStore
+from relocd.host import bootstore
 from relocd.model import BootFile, Disk, DomainConfig, Vif
 from relocd.net.names import instance_tag, tap_prefix
 from relocd.net.tap import Links
+from tests.drivers.xen.xenstored import StandinXen
 from tests.net.namespace import add_bridge, private_network
 from tests.reactor import call, run
+from tests.testbed.image import guest_cmdline
 
 BRIDGE = "xenbr0"
 
@@ -99,9 +107,14 @@ class Rig(Protocol):
 
     a: Host
     b: Host
+    measures: bool
+    """The hypervisor can tell what a guest does to its memory."""
 
     def config(self) -> DomainConfig:
         """A domain with all that this hypervisor can give it."""
+
+    def boot_file(self, directory: Path, name: str) -> BootFile:
+        """A file for a domain to boot from, as an administrator names it: ``kernel`` or ``ramdisk``."""
 
     def kill(self, host: Host, uuid: UUID) -> None:
         """Take a domain's hypervisor away from it."""
@@ -116,6 +129,8 @@ class Rig(Protocol):
 class MemoryRig:
     """Guests in memory."""
 
+    measures = True
+
     def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="relocd-"))
         self.a = Host("a", self._root, MemoryDriver)
@@ -123,6 +138,9 @@ class MemoryRig:
 
     def config(self) -> DomainConfig:
         return _config(self._root, disks=())
+
+    def boot_file(self, directory: Path, name: str) -> BootFile:
+        return boot_file(directory, name)
 
     def kill(self, host: Host, uuid: UUID) -> None:
         assert isinstance(host.driver, MemoryDriver)
@@ -141,6 +159,8 @@ class MemoryRig:
 class QemuRig:
     """Real QEMU processes without an operating system in them, in a network of their own."""
 
+    measures = True
+
     def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="relocd-"))
         self._network = private_network()
@@ -155,6 +175,9 @@ class QemuRig:
         disk = self._root / f"disk-{uuid4()}.img"
         disk.write_bytes(bytes(1 << 16))
         return _config(self._root, disks=(Disk(str(disk), "xvda"),))
+
+    def boot_file(self, directory: Path, name: str) -> BootFile:
+        return boot_file(directory, name)
 
     def kill(self, host: Host, uuid: UUID) -> None:
         (process,) = self.processes(host)
@@ -204,6 +227,94 @@ class QemuRig:
         return found
 
 
+class XenRig:
+    """Real domains of the Xen host that this runs on; both drivers have the same one under them.
+
+    The guest is Linux, since nothing less suspends itself when xl asks for that.
+    """
+
+    BOOT = Path("/root")
+    measures = False
+
+    def __init__(self) -> None:
+        self._root = Path(tempfile.mkdtemp(prefix="relocd-"))
+        self.a = Host("a", self._root, self.make)
+        self.b = Host("b", self._root, self.make)
+
+    def make(self, config: Config, paths: DriverPaths) -> Driver:
+        """A driver."""
+        return XenDriver(config, paths)
+
+    def config(self) -> DomainConfig:
+        files = {
+            "kernel": self.boot_file(self._root, "kernel"),
+            "ramdisk": self.boot_file(self._root, "ramdisk"),
+        }
+        for host in (self.a, self.b):
+            for file in files.values():
+                bootstore.put(host.paths.boot, file, limit_bytes=1 << 30)
+        return evolve(_config(self._root, disks=()), memory_mib=self.memory_mib, extra=self.extra, **files)
+
+    memory_mib = 128
+    extra = guest_cmdline(fill_mib=1, working_set_mib=1).replace("ttyS0", "hvc0")
+
+    def boot_file(self, directory: Path, name: str) -> BootFile:
+        real = {"kernel": "vmlinuz", "ramdisk": "initramfs.zst"}[name]
+        path = directory / name
+        shutil.copy(self.BOOT / real, path)
+        if name == "kernel":  # whose loader does not look at what follows
+            with path.open("ab") as file:
+                file.write(uuid4().bytes)
+        return BootFile(str(path))
+
+    def kill(self, host: Host, uuid: UUID) -> None:
+        """xl's stream of it may be complete by then: the driver has to hear of its end before anything goes on."""
+        subprocess.run(["xl", "destroy", str(self._domids(host)[uuid])], check=True)
+        host.wait_gone(uuid)
+
+    def leftovers(self, host: Host) -> list[str]:
+        files = [str(path) for path in (host.paths.run / "domains").iterdir()]
+        files += [str(path) for path in (host.paths.state / "domains").glob("*/*")]
+        files += [str(path) for path in host.paths.log.iterdir()]
+        known = set(self._domids(self.a).values()) | set(self._domids(self.b).values())
+        return files + [seen.name for seen in self._listed() if seen.domid and seen.domid not in known]
+
+    def close(self) -> None:
+        for host in (self.a, self.b):
+            host.destroy_all()
+        shutil.rmtree(self._root)
+
+    def _domids(self, host: Host) -> dict[UUID, int]:
+        return {record.uuid: record.domid for record in XenStore(host.paths.state).load()}
+
+    def _listed(self) -> list[Seen]:
+        done = subprocess.run(["xl", "list", "-v"], capture_output=True, text=True, check=True)
+        return [seen for seen in parse_list(done.stdout).values() if not seen.dying]
+
+
+class StandinRig(XenRig):
+    """The driver of Xen on a stand-in for xl (tests/drivers/xen/standin.py), on any machine and fast."""
+
+    memory_mib = 16
+    extra = ""
+
+    def __init__(self) -> None:
+        self._xen = StandinXen()
+        super().__init__()
+
+    def make(self, config: Config, paths: DriverPaths) -> Driver:
+        return XenDriver(config, paths, xenstore=self._xen.socket)
+
+    def boot_file(self, directory: Path, name: str) -> BootFile:
+        path = directory / name
+        path.write_bytes(uuid4().bytes)
+        return BootFile(str(path))
+
+    def close(self) -> None:
+        super().close()
+        self._xen.close()
+
+
 def _config(root: Path, disks: tuple[Disk, ...]) -> DomainConfig:
     uuid = uuid4()
     tail = ":".join(f"{byte:02x}" for byte in uuid.bytes[:3])
@@ -226,4 +337,4 @@ def boot_file(directory: Path, name: str) -> BootFile:
     return BootFile(str(path))
 
 
-RIGS: dict[str, Callable[[], Rig]] = {"memory": MemoryRig, "qemu": QemuRig}
+RIGS: dict[str, Callable[[], Rig]] = {"memory": MemoryRig, "qemu": QemuRig, "xl": StandinRig, "xen": XenRig}

@@ -12,7 +12,7 @@ from attrs import evolve
 from relocd.errors import BadState, DriverError
 from relocd.model import DomainConfig, DomainState
 from tests.contracts.move import STAGES, Move
-from tests.contracts.rigs import Rig, boot_file
+from tests.contracts.rigs import Rig
 from tests.reactor import call, run
 
 GONE = None
@@ -151,7 +151,7 @@ def test_a_stream_that_cannot_be_loaded_leaves_the_domain_on_the_source(rig: Rig
 
 def test_boot_files_must_be_in_the_store_of_the_target(rig: Rig, tmp_path: Path) -> None:
     config = evolve(
-        rig.config(), kernel=boot_file(tmp_path, "kernel"), ramdisk=boot_file(tmp_path, "ramdisk")
+        rig.config(), kernel=rig.boot_file(tmp_path, "kernel"), ramdisk=rig.boot_file(tmp_path, "ramdisk")
     )
     config = run(rig.a.driver.create(config)).config
     for file in config.boot_files:

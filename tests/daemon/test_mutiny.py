@@ -41,7 +41,8 @@ def test_it_ends_the_relocation_and_the_domain_stays(
         patch.setenv("PYTHONPATH", str(tmp_path))
         outcome = source.migrate(target.port)
     assert outcome["outcome"] == "failed"
-    assert said in outcome["error"]
+    # A source whose carrier is ended may hear of the lanes' end from its peer first.
+    assert said in outcome["error"] or (side == "source" and "was closed by the peer" in outcome["error"])
     at_home(source, target)
     assert source.migrate(target.port)["outcome"] == "completed"
     arrived(source, target)

@@ -12,6 +12,7 @@ from relocd.pages.frames import MAGIC, VERSION, Kind
 STEPS: dict[str, str | bytes] = {
     "hello": "(hello ",
     "hello, answered": "(hello ",
+    "probe": "(probe ",
     "propose": "(propose ",
     "accept": "(accept ",
     "lane": "(lane ",
@@ -26,7 +27,7 @@ STEPS: dict[str, str | bytes] = {
 ANSWERS = frozenset({"hello, answered"})
 #: The target has no reservation before it has the proposal.
 _GREETING = ("hello", "hello, answered")
-_UNRECORDED = (*_GREETING, "propose")
+_UNRECORDED = (*_GREETING, "probe", "propose")
 _DECIDED = ("commit", "resumed")
 
 VICTIMS = ("source daemon", "target daemon", "source carrier", "target carrier", "target QEMU", "source QEMU")
@@ -114,7 +115,7 @@ def _failure(step: str, fault: str) -> tuple[int, str]:
 def _target_mark(step: str, fault: str) -> str:
     if step == "propose":  # it still arrives, and the end of the connection behind it, or while it is judged
         return "(aborted)?" if fault in ("source carrier", "source QEMU") or fault.endswith("after") else ""
-    return "" if step in _GREETING else "aborted"
+    return "" if step in _UNRECORDED else "aborted"
 
 
 def document(seen: dict[tuple[str, str], Ending]) -> str:

@@ -51,6 +51,9 @@ def test_one_segment_is_proven_and_two_are_refused(scene: Scene, witness: Witnes
     assert f"({SUBNET}.0/24)" in reply.stderr
     assert f"({ROUTED_SUBNET}.0/24)" in reply.stderr
     assert "type vxlan" in reply.stderr
+    for host in (scene.a, scene.b):
+        host.reload({**ALLOW, "xen-relocation-l2": "warn"})
+    assert segment_check(scene.a, scene.b)["verdict"] == "warn"
     witness.runs_on_a()
 
 
@@ -74,6 +77,9 @@ def test_bridges_that_are_apart_are_joined_for_as_long_as_a_guest_needs_it(
         tcp.wait_more(5)
         assert len(tunnels(a)) == len(tunnels(b)) == 2
         echo_of_full_size(scene.client)
+        (told,) = b.relocctl("info").result["tunnels"]
+        assert f"xenbr0 to {a.host.address}" in told
+        assert "guests here: 1" in told
         b.kill()
         (device,) = b.host.links("vxlan")
         b.host.run(["ip", "link", "delete", device])  # as if it had died before it was made

@@ -54,6 +54,9 @@ class MemoryDriver:
             cpu_models=frozenset({CPU}),
         )
 
+    async def memory_free_mib(self) -> int | None:
+        return None
+
     def list(self) -> Sequence[DomainStatus]:
         return sorted(
             (domain.status() for domain in self._host.domains.values()), key=lambda status: status.id
@@ -157,6 +160,9 @@ class MemoryOutgoing:
         if domain is None:
             return False
         return domain.was_paused if domain.role is Role.OUTGOING else not domain.guest.running
+
+    def require(self, *, live: bool) -> None:
+        """Everything can leave."""
 
     async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
         self._host.check(Step.START)

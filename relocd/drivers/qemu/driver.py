@@ -126,6 +126,9 @@ class QemuDriver:
     def facts(self) -> HypervisorFacts:
         return self._known.facts()
 
+    async def memory_free_mib(self) -> int | None:
+        return None
+
     def list(self) -> Sequence[DomainStatus]:
         return sorted((domain.status() for domain in self._domains.values()), key=lambda status: status.id)
 

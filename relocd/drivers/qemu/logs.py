@@ -14,7 +14,7 @@ from uuid import UUID
 _PREFIX = re.compile(r"^\S+Z (?:\S*qemu\S*: )?")
 _TAIL_BYTES = 4096
 _KEPT_DAYS = 7
-_LOG = re.compile(r"(?:console|qemu)-([0-9a-f-]{36})\.log(?:\.1)?")
+_LOG = re.compile(r"(?:console|qemu|xl)-([0-9a-f-]{36})\.log(?:\.1)?")
 
 
 def console_log(directory: Path, domain: UUID) -> Path:

@@ -61,6 +61,9 @@ class QemuOutgoing:
             return domain.record.was_paused
         return domain.guest is DomainState.PAUSED
 
+    def require(self, *, live: bool) -> None:
+        """Everything can leave."""
+
     async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
         domain = self._domain()
         if domain.role is not Role.OWN or domain.guest not in (DomainState.RUNNING, DomainState.PAUSED):
