@@ -42,7 +42,7 @@ soak: dev ## the model of two hosts, for long: SOAK_RUNS runs that hypothesis ma
 
 FUZZ_SECONDS ?= 60
 FUZZ ?=
-fuzz: dev ## fuzz all that reads a stranger's bytes, FUZZ_SECONDS for each target (14 targets; FUZZ="line door" takes some)
+fuzz: dev ## fuzz all that reads a stranger's bytes, FUZZ_SECONDS for each target (15 targets; FUZZ="line door" takes some)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 

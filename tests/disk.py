@@ -1,10 +1,11 @@
-"""A small file system of its own, and how to fill it to the last block: what a full disk really does."""
+"""Disks of a test: a small file system and how to fill it to the last block, and a block device."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,16 @@ def fill(directory: Path) -> Path:
     os.close(descriptor)
     assert os.statvfs(directory).f_bavail == 0
     return path
+
+
+@contextlib.contextmanager
+def loop_device(size_bytes: int = 1 << 20) -> Iterator[str]:
+    """A block device of this host that holds zeros. Needs root."""
+    with tempfile.NamedTemporaryFile() as image:
+        image.truncate(size_bytes)
+        argv = ["losetup", "--find", "--show", image.name]
+        device = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+        try:
+            yield device
+        finally:
+            subprocess.run(["losetup", "--detach", device], check=True)

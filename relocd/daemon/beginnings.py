@@ -28,8 +28,11 @@ def outgoing(domain: DomainConfig, peer: Peer, *, live: bool, was_paused: bool) 
     )
 
 
-def incoming(proposal: Propose, peer: Peer) -> Record:
-    """A proposal is about to be accepted, with a fresh token; ``peer`` answers questions later."""
+def incoming(proposal: Propose, peer: Peer, *, secure: bool) -> Record:
+    """A proposal is about to be accepted, with a fresh token; ``peer`` answers questions later.
+
+    ``secure``: it came over TLS.
+    """
     return Record(
         relocation=proposal.relocation,
         role=Role.TARGET,
@@ -41,4 +44,5 @@ def incoming(proposal: Propose, peer: Peer) -> Record:
         was_paused=proposal.paused,
         mark=Mark.BEGUN,
         began_s=time.time(),
+        secure=secure,
     )

@@ -212,7 +212,8 @@ class Relocations:
         self, proposal: Propose, hello: Hello, dialogue: Dialogue, checks: tuple[Check, ...]
     ) -> None:
         their_lanes = require_lane_certificate(dialogue, proposal.lane_certificate)
-        record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port))
+        secure = dialogue.channel is not None
+        record = beginnings.incoming(proposal, Peer(dialogue.peer, hello.port), secure=secure)
         relocation = TargetRelocation(self.context, record, self._forget_target)
         relocation.welcome.waits = FEATURE in hello.features
         # Registered before anything is awaited: from here on the promise counts for those who ask next.

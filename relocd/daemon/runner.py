@@ -75,7 +75,6 @@ class Runner(ABC, Generic[EffectT]):
         self._carrier: Carrier | None = None
         self._turn = DeferredLock()
         self._halted = False
-        self._secure = False  # once over TLS, never again without
         self._noted_state = ""
         self._asked_s = -RETRY_FIRST_S  # never yet
         self._ticker = LoopingCall(self._tick)
@@ -210,7 +209,6 @@ class Runner(ABC, Generic[EffectT]):
         if self._dialogue is not None and self._dialogue is not dialogue:
             self._dialogue.close()
         self._dialogue = dialogue
-        self._secure = dialogue.channel is not None
         dialogue.set_deadline(0)
         dialogue.set_idle_timeout(self._context.config.idle_timeout_s)
         if not self._ticker.running:
@@ -239,7 +237,7 @@ class Runner(ABC, Generic[EffectT]):
 
     def check_secure(self, dialogue: Dialogue) -> None:
         """Raises Untrusted if the relocation was over TLS and this connection is not."""
-        if self._secure and dialogue.channel is None:
+        if self._record.secure and dialogue.channel is None:
             raise Untrusted(
                 f"relocation {self.id} began over TLS and is not continued without",
                 hint="See that both hosts have a valid certificate ('relocctl tls show').",
@@ -298,7 +296,7 @@ class Runner(ABC, Generic[EffectT]):
     async def _inquire(self) -> tuple[Decision, Dialogue]:
         timeout_s = self._context.config.connect_timeout_s
         peer = Peer(self._record.peer_host, self._record.peer_port)
-        dialogue = await call(self._context, peer, secure=self._secure)
+        dialogue = await call(self._context, peer, secure=self._record.secure)
         try:
             await greet(dialogue, self._context.hello(), timeout_s)
             dialogue.send(Inquire(self.id, self._record.token))

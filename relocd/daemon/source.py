@@ -144,7 +144,9 @@ class SourceRelocation(Runner[SourceEffect]):
             promise.dialogue.close()
             return
         there, token = promise.questions_to, promise.accept.token
-        self._record = evolve(self._record, peer_host=there.host, peer_port=there.port, token=token)
+        secure = promise.dialogue.channel is not None
+        told = evolve(self._record, peer_host=there.host, peer_port=there.port, token=token)
+        self._record = evolve(told, secure=secure)
         self.attach(promise.dialogue)
         await self._mark(Mark.BEGUN)
         if not self._opening:

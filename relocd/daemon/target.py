@@ -11,14 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from relocd.carrier.control import (
-    CarrierDigest,
-    CarrierEnded,
-    CarrierFailed,
-    CarrierFilesDone,
-    CarrierProgress,
-    Event,
-)
+from relocd.carrier import control
 from relocd.daemon.announcing import Welcome
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
 from relocd.daemon.carriers import Carrier, CarrierDied
@@ -266,20 +259,20 @@ class TargetRelocation(Runner[TargetEffect]):
         self.handover.failure = self.handover.failure or Failure("unreachable", reason)
         self._event(TargetEvent.LINK_LOST)
 
-    def _carrier_event(self, event: Event | CarrierDied) -> None:
+    def _carrier_event(self, event: control.Event | CarrierDied) -> None:
         match event:
-            case CarrierProgress(stream_bytes=stream_bytes, wire_bytes=wire_bytes):
+            case control.CarrierProgress(stream_bytes=stream_bytes, wire_bytes=wire_bytes):
                 self._stream_bytes = stream_bytes
                 self._stall.moved(wire_bytes)
-            case CarrierEnded():
+            case control.CarrierEnded():
                 self._stream_ended = True
-            case CarrierFilesDone():
+            case control.CarrierFilesDone():
                 if self._arrivals:
                     self._building = background(self._guard(self._admit_files()), f"relocation {self.id}")
-            case CarrierDigest(totals=totals):
+            case control.CarrierDigest(totals=totals):
                 self._totals = Totals(totals.digest, totals.stream_bytes)
                 self._event(TargetEvent.DIGEST_KNOWN)
-            case CarrierFailed(code=code, text=text):
+            case control.CarrierFailed(code=code, text=text):
                 self._carrier_failed(Failure(code, text))
             case CarrierDied(text=text):
                 self._carrier_failed(Failure(StreamError.code, text))

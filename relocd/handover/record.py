@@ -42,7 +42,8 @@ class Record:
     """One relocation as one side's journal holds it.
 
     ``peer_host`` and ``peer_port`` are where the other side answers questions; ``began_s`` is Unix time; ``outcome``
-    holds the closing facts (the object that ``migrate --json`` prints last), empty until then.
+    holds the closing facts (the object that ``migrate --json`` prints last), empty until then. ``secure``: it began
+    over TLS, and is not continued without.
     """
 
     relocation: UUID
@@ -56,3 +57,4 @@ class Record:
     mark: Mark
     began_s: float
     outcome: dict[str, object] = field(factory=dict)
+    secure: bool = False

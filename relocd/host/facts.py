@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from relocd.errors import DriverError
-from relocd.host.images import layers, outside
+from relocd.host.images import layers, lies_within, outside
 from relocd.model import Disk, DomainStatus
 from relocd.preflight.facts import DiskFact, DiskKind
 from relocd.preflight.rules import needed_mib, within
@@ -64,7 +64,7 @@ Locked = Callable[[str], bool | None]
 def disk_fact(path: str, roots: tuple[str, ...], locked: Locked, image_format: str = "raw") -> DiskFact:
     """What lies at a disk's path. A path that leads out of the allowed directories by a link counts as absent."""
     real = os.path.realpath(path)
-    if not within(real, tuple(os.path.realpath(root) for root in roots)):
+    if not lies_within(path, roots):
         return DiskFact(path, exists=False)
     try:
         info = Path(real).stat()

@@ -21,6 +21,7 @@ MAX_LAYERS: Final = 16
 
 FORMATS: Final = ("raw", "qcow2")
 
+_DEVICES: Final = ("/dev",)
 _MAGIC: Final = b"QFI\xfb"
 _FIXED: Final = struct.Struct("!4sIQI")  # magic, version, where the backing file's name is, how long it is
 _FEATURES_AT, _LENGTH_AT = 72, 100
@@ -60,9 +61,22 @@ def layers(path: str, image_format: str) -> tuple[Layer, ...]:
 
 
 def outside(chain: Iterable[Layer], roots: tuple[str, ...]) -> Iterator[str]:
-    """The paths of those that lie in none of these directories once links are followed."""
+    """The paths of those that lie in none of these directories."""
+    return (layer.path for layer in chain if not lies_within(layer.path, roots))
+
+
+def lies_within(path: str, roots: tuple[str, ...]) -> bool:
+    """Whether what a path leads to lies in one of these directories once all links are followed.
+
+    The last link is not, where it stands in /dev and leads to /dev: there it is a device's name (/dev/vg0/web leads
+    to /dev/dm-3), made by the system and by nobody else.
+    """
+    real, directory = os.path.realpath(path), os.path.realpath(os.path.dirname(path))  # noqa: PTH120 - a text
     real_roots = tuple(os.path.realpath(root) for root in roots)
-    return (layer.path for layer in chain if not within(os.path.realpath(layer.path), real_roots))
+    name = f"{directory}/{os.path.basename(path)}"  # noqa: PTH119 - likewise
+    return within(real, real_roots) or (
+        within(real, _DEVICES) and within(name, _DEVICES) and within(name, real_roots)
+    )
 
 
 def _below(path: str) -> Layer | None:

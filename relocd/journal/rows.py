@@ -15,7 +15,9 @@ from relocd.sxp import dumps, parse_one
 
 Row = tuple[object, ...]
 
-RECORD_COLUMNS = "id, role, domain, live, peer_host, peer_port, token, was_paused, mark, began_s, outcome"
+RECORD_COLUMNS = (
+    "id, role, domain, live, peer_host, peer_port, token, was_paused, mark, began_s, outcome, secure"
+)
 MOMENT_COLUMNS = "at_s, kind, detail"
 
 _WAY_OUT = "Look on the peers which domains run where, then move the journal away (docs/operations.md)."
@@ -35,12 +37,13 @@ def record_row(record: Record) -> Row:
         record.mark.value,
         record.began_s,
         json.dumps(record.outcome),
+        int(record.secure),
     )
 
 
 def seal(row: Row) -> str:
     """A checksum over the values of RECORD_COLUMNS: a disk that flips a bit must not flip a decision."""
-    return xxhash.xxh3_64_hexdigest(json.dumps(row).encode())
+    return xxhash.xxh3_64_hexdigest(json.dumps(row, default=repr).encode())  # damage turns texts into bytes
 
 
 def record_of(row: Row) -> Record:
@@ -53,7 +56,7 @@ def record_of(row: Row) -> Record:
 
 def read_record(row: Row) -> Record:
     """The record of a row of RECORD_COLUMNS. Raises JournalError if it cannot be read."""
-    identity, role, domain, live, host, port, token, was_paused, mark, began_s, outcome = row
+    identity, role, domain, live, host, port, token, was_paused, mark, began_s, outcome, secure = row
     try:
         facts = json.loads(str(outcome))
         if not isinstance(facts, dict):
@@ -70,6 +73,7 @@ def read_record(row: Row) -> Record:
             Mark(str(mark)),
             float(str(began_s)),
             facts,
+            bool(secure),
         )
     except (ConfigError, ValueError, RecursionError) as error:
         raise JournalError(

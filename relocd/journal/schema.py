@@ -6,10 +6,13 @@ import sqlite3
 from collections.abc import Callable
 
 from relocd.errors import JournalError
-from relocd.journal.rows import RECORD_COLUMNS, read_record, seal
+from relocd.journal.rows import read_record, seal
 
 #: Written to ``PRAGMA user_version``; a journal of a later version is not touched.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+#: What a seal was over until version 2.
+_COLUMNS_2 = "id, role, domain, live, peer_host, peer_port, token, was_paused, mark, began_s, outcome"
 
 Step = Callable[[sqlite3.Connection], None]
 
@@ -42,8 +45,8 @@ def _timeline_and_names(db: sqlite3.Connection) -> None:
     db.execute("alter table relocation add column domain_name text not null default ''")
     db.execute("alter table relocation add column seal text not null default ''")
     db.execute("update relocation set mark = 'arrived' where mark = 'owned' and outcome <> '{}'")
-    for row in db.execute(f"select {RECORD_COLUMNS} from relocation").fetchall():
-        record = read_record(row)
+    for row in db.execute(f"select {_COLUMNS_2} from relocation").fetchall():
+        record = read_record((*row, 0))
         db.execute(
             "update relocation set domain_name = ?, seal = ? where id = ? and role = ?",
             (record.domain.name, seal(row), str(record.relocation), record.role.value),
@@ -51,8 +54,19 @@ def _timeline_and_names(db: sqlite3.Connection) -> None:
     db.execute("create index relocation_began on relocation (began_s)")
 
 
+def _secure(db: sqlite3.Connection) -> None:
+    """Version 3: whether a relocation began over TLS. A seal that is wrong stays wrong."""
+    db.execute("alter table relocation add column secure integer not null default 0")
+    for *row, sealed in db.execute(f"select {_COLUMNS_2}, seal from relocation").fetchall():
+        if seal(tuple(row)) == sealed:
+            db.execute(
+                "update relocation set seal = ? where id = ? and role = ?",
+                (seal((*row, 0)), row[0], row[1]),
+            )
+
+
 #: What leads to each version from the one before it.
-STEPS: tuple[Step, ...] = (_first, _timeline_and_names)
+STEPS: tuple[Step, ...] = (_first, _timeline_and_names, _secure)
 
 
 def prepare(db: sqlite3.Connection) -> None:

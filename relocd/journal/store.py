@@ -39,7 +39,7 @@ _FINAL = ", ".join(f"'{mark.value}'" for mark in Mark if mark.final)
 
 _WRITE_RECORD = f"""
     insert or replace into relocation ({RECORD_COLUMNS}, seal, domain_uuid, domain_name, changed_s)
-    values ({", ".join("?" * 15)})
+    values ({", ".join("?" * 16)})
 """
 _WRITE_MOMENT = (
     f"insert or replace into moment (id, role, number, {MOMENT_COLUMNS}) values (?, ?, ?, ?, ?, ?)"

@@ -95,7 +95,7 @@ def build() -> Iterator[Build]:
             relocation: Relocation
             if side == "target":
                 relocation = IdleTarget(
-                    context, beginnings.incoming(proposal, Peer("10.0.0.2", 1)), lambda _: None
+                    context, beginnings.incoming(proposal, Peer("10.0.0.2", 1), secure=False), lambda _: None
                 )
                 relocation.handover._machine.state = TargetState(state)
             else:

@@ -219,6 +219,7 @@ def test_a_target_that_does_not_resume_is_seen_and_can_be_given_up(source: Daemo
     resolve(target, resume_here=False)
     assert marks(target) == [Mark.LOST]
     assert settled(lambda: "may have run" in row(source)["there"], source)
+    assert settled(lambda: not row(source)["connected"], source)
     assert (row(source)["state"], source.states()) == ("committed", {"web": "outgoing"})
     resolve(source, resume_here=True)
     waiting.join()

@@ -185,6 +185,51 @@ def test_a_relocation_over_tls_is_not_continued_in_plain(make: Make) -> None:
     arrived(source, target)
 
 
+class Downgrader:
+    """Says that there is no TLS here, to whoever asks, and writes down how each begins."""
+
+    def __init__(self, port: int) -> None:
+        self.heard: list[bytes] = []
+        self._server = socket.create_server(("127.0.0.1", port))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self._server.accept()
+            except OSError:
+                return
+            with sock:
+                self.heard.append(sock.recv(65536))
+                sock.sendall(encode(Problem("untrusted", "this host does not speak TLS")))
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+def test_nor_after_a_restart(make: Make) -> None:
+    """Where TLS is only preferred, somebody on the way could say that there is none, and would be told the token."""
+    source, target = make(mode=TlsMode.PREFER), make(mode=TlsMode.PREFER)
+    target.host.fail(Step.RESUME, times=1000)
+    moving = threading.Thread(target=source.migrate, args=[target.port], daemon=True)
+    moving.start()
+    assert settled(lambda: marks(source) == [Mark.COMMITTED], source)
+    source.stop()
+    target.stop()
+    moving.join(60)
+    false = Downgrader(target.port)
+    source.start()
+    try:
+        assert settled(lambda: len(false.heard) >= 2, source)
+        assert all(first.startswith(b"\x16") for first in false.heard), false.heard
+    finally:
+        false.close()
+        target.host.faults.clear()
+        target.start()
+    arrived(source, target)
+
+
 def test_the_link_is_measured_through_tls(make: Make) -> None:
     source, target = make(), make()
     reply = source.client.call("check", domain="web", host="127.0.0.1", port=target.port, measure=True)

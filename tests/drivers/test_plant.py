@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -29,6 +30,7 @@ from relocd.model import Disk, DomainState, Vif
 from relocd.net.names import instance_tag, tap_prefix
 from tests.contracts.move import Move
 from tests.contracts.rigs import BRIDGE, QemuRig
+from tests.disk import loop_device
 from tests.qcow2 import write_qcow2
 from tests.reactor import call, run
 
@@ -79,8 +81,9 @@ def test_an_image_is_opened_with_what_it_rests_on_and_nothing_else(rig: QemuRig,
     run(rig.a.driver.create(config, paused=True))
     (process,) = rig.processes(rig.a)
     assert {str(base), str(top)} <= {file.path for file in process.open_files()}
-    assert list(opened_elsewhere(process.pid, [str(tmp_path), str(rig.a.root)])) == []
-    assert set(opened_elsewhere(process.pid, [str(rig.a.root)])) == {str(base), str(top)}
+    ours = [str(rig.a.root)]
+    assert list(opened_elsewhere(process.pid, config.disks, (str(tmp_path),), ours)) == []
+    assert set(opened_elsewhere(process.pid, config.disks, ("/srv",), ours)) == {str(base), str(top)}
 
 
 def test_a_name_that_an_image_gets_meanwhile_is_not_followed(
@@ -132,6 +135,24 @@ def test_an_arrival_whose_disk_leads_elsewhere_is_not_built(
     with pytest.raises(DriverError, match=words):
         run(call(rig.b.driver.incoming, config).prepare((str(inside),)))
     assert rig.leftovers(rig.b) == []
+
+
+def test_an_arrival_opens_a_device_by_the_name_that_is_allowed(rig: QemuRig) -> None:
+    """What it leads to, another place in /dev, is not."""
+    with loop_device() as device, tempfile.TemporaryDirectory(dir="/dev", prefix="relocd-vg-") as volumes:
+        disk = Path(volumes) / "web"
+        disk.symlink_to(device)
+        config = evolve(rig.config(), disks=(Disk(str(disk), "xvda"),))
+        config = run(rig.a.driver.create(config)).config
+        run(rig.a.driver.destroy(config.uuid))
+        incoming = call(rig.b.driver.incoming, config)
+        with run(incoming.prepare((volumes,))):
+            (process,) = rig.processes(rig.b)
+            opened = [str(entry.readlink()) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+            assert device in opened
+            run(incoming.discard())
+        with pytest.raises(DriverError, match="lies outside of"):
+            run(call(rig.b.driver.incoming, config).prepare(("/dev/mapper",)))
 
 
 def test_a_disk_in_use_is_not_shared(rig: QemuRig) -> None:

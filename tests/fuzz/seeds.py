@@ -78,9 +78,17 @@ def _batch(stream: bytes) -> bytes:
 
 def streams() -> tuple[bytes, ...]:
     """Of real QEMUs, and one with few pages."""
-    golden = sorted((ROOT / "tests/pages/data").glob("*.zst"))
-    real = tuple(ZstdDecompressor().decompress(path.read_bytes())[:CUT_BYTES] for path in golden)
-    return (*real, _small())
+    return (*_golden("qemu"), _small())
+
+
+def xen_streams() -> tuple[bytes, ...]:
+    """Of real Xens."""
+    return _golden("xen")
+
+
+def _golden(hypervisor: str) -> tuple[bytes, ...]:
+    files = sorted((ROOT / "tests/pages/data").glob(f"{hypervisor}-*.zst"))
+    return tuple(ZstdDecompressor().decompress(path.read_bytes())[:CUT_BYTES] for path in files)
 
 
 def _small() -> bytes:

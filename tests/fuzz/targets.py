@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -27,13 +27,17 @@ from relocd.domain.record import from_sxp, to_sxp
 from relocd.errors import ConfigError, ProtocolError, RelocdError, StreamError
 from relocd.pages import frames
 from relocd.pages.batch import decode_batch
+from relocd.pages.decoder import Decoder
+from relocd.pages.encoder import Encoder
 from relocd.pages.frames import HEADER_BYTES, Codec, End, FileEnd, Kind, abort_reason
-from relocd.pages.items import PAGE_SIZE, Octets, PageRun
+from relocd.pages.items import PAGE_SIZE, Item, Octets, PageRun
 from relocd.pages.limits import BATCH_BYTES_MAX
 from relocd.pages.placement import Placement
 from relocd.pages.qemu_decoder import QemuDecoder
 from relocd.pages.qemu_encoder import QemuEncoder
 from relocd.pages.squeeze import decompress
+from relocd.pages.xen_decoder import XenDecoder
+from relocd.pages.xen_encoder import XenEncoder
 from relocd.sxp import dumps, parse, parse_one
 from relocd.tls.authority import issue, new_authority
 from relocd.tls.channel import Channel, make_context
@@ -41,6 +45,8 @@ from relocd.wire.lines import LineCutter
 from relocd.wire.messages import Lane, decode, encode
 from tests.fuzz import seeds
 from tests.fuzz.doorstep import visit
+
+D = TypeVar("D", bound=Decoder)
 
 _PIECES: Final = (1, 7, 64, 1000, 65536)
 _MEMORY_BYTES: Final = 1 << 20
@@ -168,16 +174,34 @@ def batch(data: bytes) -> None:
 
 def stream(data: bytes) -> None:
     """QEMU's stream: the law, whatever the pieces; and pages only inside of blocks that were announced."""
+
+    def check(decoder: QemuDecoder, item: Item) -> None:
+        if isinstance(item, PageRun):
+            assert int(item.numbers.max()) * PAGE_SIZE < decoder.blocks[item.block]
+
+    _law(data, QemuDecoder, QemuEncoder, check)
+
+
+def xen(data: bytes) -> None:
+    """Xen's stream: the law, whatever the pieces."""
+    _law(data, XenDecoder, XenEncoder, lambda decoder, item: None)
+
+
+def _law(
+    data: bytes,
+    decoder_of: Callable[[], D],
+    encoder_of: Callable[[], Encoder],
+    check: Callable[[D, Item], None],
+) -> None:
     for size in (len(data) or 1, 4099):
-        decoder, encoder, rest, made = QemuDecoder(), QemuEncoder(), b"", bytearray()
+        decoder, encoder, rest, made = decoder_of(), encoder_of(), b"", bytearray()
         for at in range(0, len(data), size):
             piece = rest + data[at : at + size]
             items, used = decoder.decode(piece)
             made += encoder.encode(items)
             rest = piece[used:]
             for item in items:
-                if isinstance(item, PageRun):
-                    assert int(item.numbers.max()) * PAGE_SIZE < decoder.blocks[item.block]
+                check(decoder, item)
         assert bytes(made) + rest == data
         assert len(rest) < 1 << 16
 
@@ -288,6 +312,7 @@ TARGETS: Final[dict[str, Target]] = {
     "frame": Target(frame, seeds.lanes, (b"rlpF",)),
     "batch": Target(batch, seeds.batches, (b"pc.ram",)),
     "stream": Target(stream, seeds.streams, (b"QEVM", b"pc.ram", b"\x03ram")),
+    "xen": Target(xen, seeds.xen_streams, (b"LIBXLFMT", b"XENF", b"Xen saved domain")),
     "zstd": Target(zstd, seeds.zstd_frames, (b"\x28\xb5\x2f\xfd",)),
     "tls": Target(tls, seeds.changes),
     "raw-tls": Target(raw_tls, seeds.tls_hellos),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from relocd.host.facts import disk_fact, disk_facts, file_system
 from relocd.model import Disk
 from relocd.preflight.facts import DiskKind
+from tests.disk import loop_device
 
 MOUNTS = r"""
 21 1 254:1 / / rw,relatime - ext4 /dev/root rw
@@ -111,13 +112,10 @@ def test_a_file_of_this_host_is_known_as_such(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Iterator[str]:
+def device() -> Iterator[str]:
     """A block device of this host."""
-    image = tmp_path / "image"
-    image.write_bytes(bytes(1 << 20))
-    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
-    yield made.stdout.strip()
-    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    with loop_device() as name:
+        yield name
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a block device")
@@ -128,3 +126,24 @@ def test_a_device_that_the_host_itself_uses_is_not_for_a_peers_domain(device: st
     (fact,) = disk_facts([Disk(device, "xvda")], ("/dev",), nobody).values()
     os.close(held)
     assert "in use by the host itself" in fact.problem
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a block device")
+def test_a_device_is_known_by_the_name_that_it_has_in_dev(device: str) -> None:
+    """As /dev/vg0/web leads to /dev/dm-3, which need not be allowed. A name that anybody may give does not count."""
+    with (
+        tempfile.TemporaryDirectory(dir="/dev", prefix="relocd-vg-") as volumes,
+        tempfile.TemporaryDirectory() as srv,
+    ):
+        for directory in (volumes, srv):
+            (Path(directory) / "web").symlink_to(device)
+        found = {
+            directory: disk_facts([Disk(f"{directory}/web", "xvda")], (directory,), nobody)[
+                f"{directory}/web"
+            ].exists
+            for directory in (volumes, srv)
+        }
+        assert found == {volumes: True, srv: False}
+        outwards = Path(volumes) / "out"
+        outwards.symlink_to("/etc/passwd")
+        assert not disk_facts([Disk(str(outwards), "xvda")], (volumes,), nobody)[str(outwards)].exists

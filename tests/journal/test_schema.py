@@ -83,19 +83,40 @@ def test_a_migration_that_breaks_off_leaves_the_old_version_whole(
 ) -> None:
     write_version_1(path, (1, "source", "committed", "{}"))
 
-    first, second = schema.STEPS
+    first, second, *others = schema.STEPS
 
     def half_way(db: sqlite3.Connection) -> None:
         second(db)
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "STEPS", (first, half_way))
+        patch.setattr(schema, "STEPS", (first, half_way, *others))
         with pytest.raises(JournalError, match="disk is full"):
             open_journal(path)
     assert version(path) == 1
     journal = open_journal(path)
     assert [record.mark for record in open_records(journal)] == [Mark.COMMITTED]
+    journal.close()
+
+
+def test_version_2_gets_new_seals_and_what_was_damaged_stays_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "STEPS", schema.STEPS[:2])
+        write_version_1(path, (1, "source", "committed", "{}"), (2, "source", "committed", "{}"))
+        db = sqlite3.connect(path)
+        schema.prepare(db)
+        db.execute("update relocation set mark = 'done' where id = ?", (str(UUID(int=2)),))
+        db.commit()
+        db.close()
+    journal = open_journal(path)
+    (sound,) = open_records(journal)
+    assert (sound.relocation.int, sound.secure) == (1, False)
+    with pytest.raises(JournalError, match="damaged"):
+        find(journal, evolve(RECORD, relocation=UUID(int=2)))
+    write(journal, evolve(sound, secure=True))
+    assert open_records(journal)[0].secure
     journal.close()
 
 

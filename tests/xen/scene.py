@@ -57,9 +57,10 @@ class XenScene:
 
     def start_guest(self, on: Installed, name: str, number: int, *, machine: str = "pvh") -> MemCheck:
         """Create a guest and wait until its memory is filled and being verified."""
-        cmdline = guest_cmdline(
-            f"{SUBNET}.{number}/{PREFIX_LENGTH}", hostname=name, fill_mib=16, working_set_mib=16, dirty_mb_s=1
-        ).replace("console=ttyS0", "console=hvc0")
+        # A guest takes the only processor from dom0, which moves it: it is to do little, and not nothing.
+        work = {"fill_mib": 16, "working_set_mib": 16, "dirty_mb_s": 0.2, "verify_mb_s": 1}
+        address = f"{SUBNET}.{number}/{PREFIX_LENGTH}"
+        cmdline = guest_cmdline(address, hostname=name, **work).replace("console=ttyS0", "console=hvc0")
         lines = [
             f'name = "{name}"',
             f"memory = {MEMORY_MIB}",
@@ -71,7 +72,7 @@ class XenScene:
         ]
         on.host.run(f"cat > /root/{name}.cfg", data="\n".join([*lines, ""]).encode())
         on.relocctl("create", f"/root/{name}.cfg")
-        return self.wait_guest(number, lambda stat: stat.full and stat.sweeps >= 1)
+        return self.wait_guest(number, lambda stat: stat.full)
 
     def wait_guest(self, number: int, ready: Callable[[MemCheck], bool]) -> MemCheck:
         """Ask a guest until ``ready`` of its counters is true. Raises TestbedError."""
@@ -90,7 +91,7 @@ class XenScene:
 
     def udp(self, number: int) -> UdpEchoClient:
         """A client that sees blackouts."""
-        return UdpEchoClient(self.pair.segment.client, f"{SUBNET}.{number}", interval_ms=20)
+        return UdpEchoClient(self.pair.segment.client, f"{SUBNET}.{number}", interval_ms=50)
 
     def tcp(self, number: int) -> TcpEchoSession:
         """A connection that must survive."""

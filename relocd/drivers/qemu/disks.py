@@ -16,7 +16,7 @@ from relocd.drivers.qemu.qmp import Monitor
 from relocd.drivers.qemu.sockets import listening
 from relocd.drivers.worker import Worker
 from relocd.errors import DriverError
-from relocd.host.images import layers, outside
+from relocd.host.images import layers, lies_within, outside
 from relocd.model import Disk
 from relocd.preflight.rules import within
 
@@ -51,16 +51,22 @@ def _opened(path: str, flags: int) -> tuple[bool, bool]:
     return stat.S_ISBLK(mode), _opens_directly(path, flags)
 
 
-def opened_elsewhere(pid: int, roots: Sequence[str]) -> Iterator[str]:
+def opened_elsewhere(
+    pid: int, disks: Sequence[Disk], disk_roots: tuple[str, ...], others: Sequence[str]
+) -> Iterator[str]:
     """Files and block devices that a process has open outside of these directories. Blocks.
 
-    What names lead to was looked at before; this is what was really opened, whoever changed a link meanwhile.
+    What the names of disks lead to was looked at before; this is what was really opened, whoever changed a link
+    meanwhile. ``others`` are directories that disks may not be in.
     """
-    real_roots = tuple(os.path.realpath(root) for root in roots)
+    real_roots = tuple(os.path.realpath(root) for root in (*disk_roots, *others))
+    named = {layer.path for disk in disks for layer in layers(disk.path, disk.format)}
+    devices = {os.path.realpath(path) for path in named if lies_within(path, disk_roots)}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             mode, path = entry.stat().st_mode, str(entry.readlink())
-            if (stat.S_ISREG(mode) or stat.S_ISBLK(mode)) and not within(path, real_roots):
+            kept = within(path, real_roots) or (stat.S_ISBLK(mode) and path in devices)
+            if (stat.S_ISREG(mode) or stat.S_ISBLK(mode)) and not kept:
                 yield path
 
 

@@ -133,11 +133,10 @@ class Plant:
 
     async def check_opened(self, domain: Domain, disk_roots: tuple[str, ...]) -> None:
         """Raise DriverError if a domain's QEMU has opened a file that is neither there nor ours."""
-        ours = (self.paths.log, self.paths.run, self.paths.boot)
-        roots = (*disk_roots, *map(str, ours))
-        pid = domain.process.identity.pid
+        ours = [str(path) for path in (self.paths.log, self.paths.run, self.paths.boot)]
+        pid, disks = domain.process.identity.pid, domain.config.disks
         try:
-            elsewhere = await self.worker.run(lambda: list(opened_elsewhere(pid, roots)))
+            elsewhere = await self.worker.run(lambda: list(opened_elsewhere(pid, disks, disk_roots, ours)))
         except OSError as error:
             raise DriverError(
                 f"what the QEMU of domain '{domain.config.name}' has opened cannot be seen: {error.strerror}",

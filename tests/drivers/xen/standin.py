@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,21 @@ class Xl:
 
     def run(self, words: list[str]) -> None:
         verb, *rest = words
-        getattr(self, f"do_{verb}")(*rest)
+        verbs: dict[str, Callable[..., None]] = {
+            "info": self.do_info,
+            "list": self.do_list,
+            "create": self.do_create,
+            "destroy": self.do_destroy,
+            "rename": self.do_rename,
+            "pause": self.do_pause,
+            "unpause": self.do_unpause,
+            "shutdown": self.do_shutdown,
+            "reboot": self.do_reboot,
+            "save": self.do_save,
+            "restore": self.do_restore,
+            "migrate": self.do_migrate,
+        }
+        verbs[verb](*rest)
 
     @contextlib.contextmanager
     def domain(self, domid: str) -> Iterator[Fields]:

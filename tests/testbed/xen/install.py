@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -101,6 +102,12 @@ class Installed:
 
 
 def _build_wheel(directory: Path) -> Path:
+    """The wheel of this tree, built in a copy of it: what lies about from earlier builds does not get in."""
+    tree = directory / "tree"
+    tree.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, tree)
+    shutil.copytree(CHECKOUT / "relocd", tree / "relocd", ignore=shutil.ignore_patterns("__pycache__"))
     pip = [
         sys.executable,
         "-m",
@@ -110,6 +117,6 @@ def _build_wheel(directory: Path) -> Path:
         "--disable-pip-version-check",
         "--no-build-isolation",
     ]
-    run([*pip, "--no-deps", "--wheel-dir", directory, CHECKOUT], timeout_s=300)
+    run([*pip, "--no-deps", "--wheel-dir", directory, tree], timeout_s=300)
     (wheel,) = directory.glob("relocd-*.whl")
     return wheel
