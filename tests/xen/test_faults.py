@@ -14,10 +14,10 @@ from tests.testbed.commands import TestbedError
 from tests.testbed.xen.install import Installed
 from tests.xen.scene import XenScene
 
-pytestmark = [pytest.mark.xen, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.xen, pytest.mark.timeout(2400)]
 
 NUMBER = 12
-SETTLED_S = 240.0
+SETTLED_S = 600.0
 _KILL = "systemctl kill --signal=KILL relocd"
 
 

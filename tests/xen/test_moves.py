@@ -7,7 +7,7 @@ import pytest
 from tests.testbed.xen.install import Installed
 from tests.xen.scene import XenScene
 
-pytestmark = [pytest.mark.xen, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.xen, pytest.mark.timeout(2400)]
 
 PVH, PV = 10, 11
 

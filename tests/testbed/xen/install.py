@@ -50,6 +50,7 @@ class Installed:
         self.host.run(f"{pip} /root/{wheel.name} && ln -sf {programs} /usr/bin/")
         self.host.run("cat > /usr/local/bin/ask && chmod +x /usr/local/bin/ask", data=_ASK.encode())
         self.configure({})
+        self.host.run("xl sched-credit2 -d 0 -w 4096")  # the only processor is dom0's first: it moves the guests
         self.host.run("systemctl daemon-reload && systemctl enable --quiet relocd && systemctl start relocd")
         return self
 
@@ -68,7 +69,7 @@ class Installed:
         text = "".join(f"({key} {value})\n" for key, value in {**own, **settings}.items())
         self.host.run(f"mkdir -p /etc/relocd && cat > {CONFIG}", data=text.encode())
 
-    def relocctl(self, *words: str, check: bool = True, timeout_s: float = 300) -> Reply:
+    def relocctl(self, *words: str, check: bool = True, timeout_s: float = 1200) -> Reply:
         """Run ``relocctl WORDS --json``. Raises TestbedError if it fails, unless ``check`` is off."""
         line = " ".join(["relocctl", *map(shlex.quote, words), "--json"])
         told = self.host.run(f"{line} 2> /tmp/told; echo $?; cat /tmp/told", timeout_s=timeout_s).splitlines()
