@@ -50,7 +50,9 @@ class Installed:
         self.host.run(f"{pip} /root/{wheel.name} && ln -sf {programs} /usr/bin/")
         self.host.run("cat > /usr/local/bin/ask && chmod +x /usr/local/bin/ask", data=_ASK.encode())
         self.configure({})
-        self.host.run("xl sched-credit2 -d 0 -w 4096")  # the only processor is dom0's first: it moves the guests
+        self.host.run(
+            "xl sched-credit2 -d 0 -w 4096"
+        )  # the only processor is dom0's first: it moves the guests
         self.host.run("systemctl daemon-reload && systemctl enable --quiet relocd && systemctl start relocd")
         return self
 
