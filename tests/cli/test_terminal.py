@@ -60,7 +60,8 @@ def test_the_bar_moves_forward_only_and_leaves_a_summary(server: ControlServer) 
     assert shown == sorted(shown)
     last = plain(seen).rstrip().splitlines()[-1]
     assert last.endswith(
-        "Domain 'web' is on hostb now: live, 3 rounds, 10.2 s, downtime 41 ms, 372.0 MiB sent, relocation r1."
+        "Domain 'web' is on hostb now: live, 3 rounds, 10.2 s, downtime 41 ms, blackout about 67 ms, "
+        "372.0 MiB sent, relocation r1."
     )
     assert child.wait() == 0
 

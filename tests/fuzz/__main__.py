@@ -2,6 +2,11 @@
 
 Atheris (libFuzzer for Python) does the work; the corpus grows in .cache/fuzz. An input that a target cannot stand is
 kept in tests/fuzz/crashes/TARGET, where the tests take it up from then on.
+
+Why Atheris and not HypoFuzz: what is read here is bytes, which libFuzzer changes by the ten thousand a second, with
+limits for the time and memory of each input, and without a server or a database to look after. Properties of values
+are hypothesis' business, in the tests of each module. Atheris has wheels for the Pythons and the platform that the
+testbed needs; the short run in the tests does without it.
 """
 
 from __future__ import annotations

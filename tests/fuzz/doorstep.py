@@ -6,6 +6,7 @@ import socket
 from typing import Any
 from uuid import UUID
 
+from attrs import frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
@@ -49,6 +50,29 @@ class Wire:
     setTcpNoDelay = setTcpKeepAlive = registerProducer = unregisterProducer = _nothing  # noqa: N815
 
 
+@frozen
+class Counter:
+    """Takes measurements."""
+
+    asked: list[Message]
+
+    def serve(self, wish: Measure, dialogue: Dialogue) -> None:
+        self.asked.append(wish)
+
+
+@frozen
+class Answers:
+    """Takes questions about the network."""
+
+    asked: list[Message]
+
+    async def serve(self, wish: Message, *_: object) -> None:
+        self.asked.append(wish)
+
+    def tell_use(self, wish: Message, dialogue: Dialogue) -> None:
+        self.asked.append(wish)
+
+
 class Desk:
     """What a session asks of the relocations; it notes what got so far."""
 
@@ -57,8 +81,9 @@ class Desk:
         self.trust = self
         self.required = False
         self.config = Config()
-        self.measurements = self
         self.asked: list[Message] = []
+        self.measurements = Counter(self.asked)
+        self.segments = self.tunnels = Answers(self.asked)
 
     def hello(self) -> Hello:
         return Hello("relocd", "here", 8002)
@@ -72,9 +97,6 @@ class Desk:
 
     async def inquire(self, question: Inquire, hello: Hello, dialogue: Dialogue) -> None:
         self.asked.append(question)
-
-    def serve(self, wish: Measure, dialogue: Dialogue) -> None:
-        self.asked.append(wish)
 
 
 def visit(data: bytes, size: int) -> None:
@@ -93,5 +115,6 @@ def visit(data: bytes, size: int) -> None:
             assert was_open or len(desk.asked) == before, "something is heard on a closed connection"
     finally:
         wire._socket.close()
+    assert b"an internal error" not in wire.written, "something was not foreseen; the log has it"
     assert not wire.written or wire.written.endswith(b"\n")
     assert all(len(line) <= MAX_LINE_BYTES for line in wire.written.splitlines())

@@ -10,6 +10,7 @@ from typing import Final
 
 from relocd.carrier import control
 from relocd.config.keys import KEYS
+from relocd.config.model import L2Mode
 from relocd.domain.keys import KEYS as DOMAIN_KEYS
 from relocd.pages import frames
 from relocd.pages.batch import BUFFER_BYTES, BatchBuilder
@@ -17,7 +18,10 @@ from relocd.pages.frames import Kind
 from relocd.pages.qemu_decoder import QemuDecoder
 from relocd.pages.squeeze import Compressor
 from relocd.pages.zstd import ZstdDecompressor
-from relocd.wire.messages import known_heads
+from relocd.segment.probe import NONCE_BYTES
+from relocd.segment.proof import BridgeEnd, EndState
+from relocd.wire.messages import encode, known_heads
+from relocd.wire.network import Probe
 
 ROOT: Final = Path(__file__).parent.parent.parent
 RECORDED: Final = Path(__file__).parent / "recorded"
@@ -49,7 +53,11 @@ def dialogues() -> tuple[bytes, ...]:
 def visits() -> tuple[bytes, ...]:
     """A byte that says how it is cut, then a source's side of a dialogue, whole and message by message."""
     hello = next(line for line in lines() if line.startswith(b"(hello"))
-    others = (b"\n".join((b"\x04" + hello, line, b"")) for line in lines())
+    probe = encode(Probe("ab" * NONCE_BYTES, L2Mode.REQUIRE, (BridgeEnd("br0", EndState.READY),))).rstrip(
+        b"\n"
+    )
+    network = (probe, b"(tunnel-use (vni 7))", b"(make-tunnel (bridge br0) (vni 7) (port 4789))")
+    others = (b"\n".join((b"\x04" + hello, line, b"")) for line in (*lines(), *network))
     return (b"\x04" + recorded("dialogue"), b"\x02help\n", *others)
 
 
