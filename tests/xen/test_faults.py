@@ -54,7 +54,8 @@ def settle(scene: XenScene) -> Installed:
             continue
         holders = [each for each, states, _ in views if states.get("db") == "running"]
         copies = [name for _, _, names in views for name in names if name.startswith("db")]
-        assert len([each for each in (scene.a, scene.b) if each.running()]) <= 1, "two copies run"
+        alive = [name for each in (scene.a, scene.b) for name in each.running() if name.startswith("db")]
+        assert len(alive) <= 1, f"two copies run: {alive}"
         if not any(open_ones) and len(holders) == 1 and copies == ["db"]:
             return holders[0]
         time.sleep(1)

@@ -25,7 +25,7 @@ def move(source: Installed, target: Installed, name: str, *options: str) -> dict
     assert name not in source.states()
     assert target.states()[name] == "running"
     assert [each for each in source.xen_states() if each.startswith(name)] == []
-    assert target.running() == [name]
+    assert name in target.running()
     return outcome
 
 
@@ -58,8 +58,8 @@ def test_a_paused_domain_arrives_paused(scene: XenScene) -> None:
     before = scene.stat(PVH)
     scene.a.ask("pause", domain="web")
     scene.a.relocctl("migrate", "web", scene.b.host.address)
-    assert scene.b.states() == {"web": "paused"}
-    assert scene.b.running() == []
+    assert scene.b.states()["web"] == "paused"
+    assert "web" not in scene.b.running()
     scene.b.ask("unpause", domain="web")
     assert scene.stat(PVH).follows(before)
     move(scene.b, scene.a, "web", "--live")
