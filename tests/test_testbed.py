@@ -397,6 +397,7 @@ class TestRelocdHost:
     def test_what_is_left_over_is_seen(self, bed: Testbed, tmp_path: Path) -> None:
         with RelocdHost(bed.hosta, tmp_path / "hosta") as relocd:
             uuid = "7b3f8a3e-3c43-4d1c-9d3c-2f1f4e9f0a11"
+            relocd.wait_clean()  # a daemon that has just begun still looks at the packet filter
             bed.hosta.add_tap("tap0")
             (relocd.run_dir / uuid).touch()
             stray = ["sh", "-c", f"exec -a 'stray-{uuid} tap0' sleep 1000 > /dev/null 2>&1 &"]
