@@ -52,6 +52,13 @@ BLACKOUT_20MS = (
 )
 TLS_TIMES = 1 / 0.7
 """TLS may cost so much that 0.7 of the throughput is left."""
+_ENCRYPTED = (
+    None,
+    5,
+    (),
+    (Goal("total time, to plain", ratio("total_s", OWN, PLAIN), TLS_TIMES), PRIVATE),
+    Kind.ENCRYPTED,
+)
 SIZES_MIB = (1024, 2048, 4096, 8192)
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -118,13 +125,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         Kind.FOUR,
     ),
-    "tls": Scenario(
-        "no limit, incompressible, with TLS and without",
-        (Load(content="random"),),
-        None,
-        5,
-        (),
-        (Goal("total time, to plain", ratio("total_s", OWN, PLAIN), TLS_TIMES), PRIVATE),
-        Kind.ENCRYPTED,
+    "tls": Scenario("no limit, 10 MB/s dirtied, with TLS and without", (Load(),), *_ENCRYPTED),
+    "tls-dense": Scenario(
+        "no limit, incompressible, with TLS and without", (Load(content="random"),), *_ENCRYPTED
     ),
 }
