@@ -25,8 +25,8 @@ dev: $(STAMP) ## make .venv with relocd and everything to work on it
 demo: packages dev ## move a real guest between two hosts, live, back, and offline (root, about 2 minutes)
 	@$(BIN)/python -m tests.demo
 
-TEST_WORKERS ?= 2
-test: packages dev ## run all tests, the real guests included (root, about 10 minutes; TEST_WORKERS files at a time)
+TEST_WORKERS ?= 0
+test: packages dev ## run all tests, the real guests included (root, below 15 minutes; TEST_WORKERS=2: two files at a time)
 	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
 faults: packages dev ## kill every part and cut the link at every step of the dialogue, on real guests (root, about 8 minutes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from relocd.convergence.terms import DOWNTIME_MAX_MS, Terms
 
@@ -113,9 +113,14 @@ class Judge:
         return self._verdict(VerdictKind.CONTINUE, f"it does not converge: {facts}", self._advice(facts))
 
     def expired(self, facts: Facts) -> Verdict:
-        """The verdict when the time is up."""
+        """The verdict when the time is up.
+
+        The advice follows what rounds began with: of a round that is almost over little is left, whatever comes next.
+        """
         limit = f"it was not done within {self._terms.max_duration_s:g} s"
-        return self._verdict(VerdictKind.GIVE_UP, f"{limit}: {facts}", self._advice(facts))
+        least_bytes = (self._smallest_bytes or 0) if facts.round > 1 else 0
+        typical = evolve(facts, remaining_bytes=max(facts.remaining_bytes, least_bytes))
+        return self._verdict(VerdictKind.GIVE_UP, f"{limit}: {facts}", self._advice(typical))
 
     def _compare(self, facts: Facts) -> None:
         """Does this round begin with clearly less than any before?"""

@@ -171,3 +171,12 @@ def test_what_is_done_is_a_change(terms: Terms, story: list[Facts]) -> None:
         acts = verdict.kind in (RAISE, THROTTLE, SWITCH_OVER)
         assert acts is (changed != (before.downtime_limit_ms, before.throttle_percent))
         before = verdict
+
+
+def test_the_advice_follows_what_rounds_began_with_not_what_is_left_of_the_last_one() -> None:
+    judge = Judge(Terms(max_downtime_ms=20, allowed_downtime_ms=10_000, max_duration_s=20))
+    for number in (1, 2, 3):
+        judge.judge(facts(number, 110))
+    assert "raise --max-downtime to 1300" in judge.expired(facts(3, 1)).hint.lower()
+    assert "1 MB were left in round 3" in judge.expired(facts(3, 1)).text
+    assert "allow it more time" in Judge(Terms(max_downtime_ms=20)).expired(facts(1, 1)).hint.lower()
