@@ -410,6 +410,7 @@ class TestRelocdHost:
             RelocdHost(bed.hosta, tmp_path / "hosta") as relocd,
             socket_in(bed.hosta.netns, socket.SOCK_STREAM) as sock,
         ):
+            relocd.wait_clean()
             (relocd.state_dir / "boot" / "arriving-x").touch()
             (relocd.state_dir / "boot" / ("0" * 64)).touch()
             sock.connect((bed.hosta.address, PORT))
