@@ -388,7 +388,7 @@ class TestRelocdHost:
             assert relocd.relocctl("destroy", "nobody", check=False).exit_code == 3
             with pytest.raises(TestbedError, match="nobody"):
                 relocd.xm("destroy", "nobody")
-            assert relocd.leftovers() == []
+            relocd.wait_clean()
             relocd.kill()
             relocd.start()
             assert relocd.relocctl("list").result == []
