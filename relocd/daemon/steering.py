@@ -101,10 +101,15 @@ class Steering:
             self._note(MomentKind.ROUND, **self._report.round_facts(progress))
         self._report.progress(progress)
         self._note(MomentKind.SAMPLE, **self._report.sample())
-        if self._live and progress.round > self._round:
+        if self._judges and progress.round > self._round:
             self._round = progress.round
             await self._obey(self._judge.judge(self._facts(progress, begins=True)))
         return progress
+
+    @property
+    def _judges(self) -> bool:
+        """Whether anything can be done about rounds that do not shrink."""
+        return self._live and self._outgoing.steerable
 
     def _facts(self, progress: Progress, *, begins: bool) -> Facts:
         return Facts(
@@ -135,7 +140,7 @@ class Steering:
     def _expired(self) -> None:
         """The time is up. What there is to say is what was measured last."""
         facts = self._facts(self._report.last_progress, begins=False)
-        if self._live and self._report.phase_name == "memory" and facts.round:
+        if self._judges and self._report.phase_name == "memory" and facts.round:
             verdict = self._judge.expired(facts)
             self._tell(verdict)
             self._give_up(verdict)

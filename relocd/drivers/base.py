@@ -112,6 +112,11 @@ class Outgoing(Protocol):
         """Destroy this side's copy, which the target owns now. Idempotent."""
 
     @property
+    def steerable(self) -> bool:
+        """The hypervisor switches over when it is told to, by ``adjust``; one that goes by rules of its own is not
+        judged by the rounds that it takes."""
+
+    @property
     def was_paused(self) -> bool:
         """The domain was already paused when the relocation began, so it must arrive paused."""
 

@@ -19,7 +19,8 @@ from tests.bench.machine import Machine, machine
 from tests.bench.peer import METHODS
 from tests.bench.plot import picture
 from tests.bench.report import FORMAT, Result, report, result_object, run_text
-from tests.bench.scenarios import SCENARIOS, Kind, Scenario
+from tests.bench.scenarios import SCENARIOS, USUAL, Kind, Scenario
+from tests.bench.xen import beside_xl
 
 MEMORY_MIN_MIB = 192
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     here = machine()
     print(here.text)
     results = []
-    for name in arguments.scenario or SCENARIOS:
+    for name in arguments.scenario or USUAL:
         scenario = _adapted(SCENARIOS[name], arguments)
         print(f"\n{name}: {scenario.title}", flush=True)
         results.append(_run(name, scenario, tls=arguments.tls))
@@ -48,6 +49,8 @@ def _run(name: str, scenario: Scenario, *, tls: bool) -> Result:
             found, bad = four(load, scenario.link, scenario.runs, _tell)
         elif scenario.kind is Kind.ENCRYPTED:
             found, bad = encrypted(load, scenario.link, scenario.runs, _tell)
+        elif scenario.kind is Kind.XEN:
+            found, bad = beside_xl(load, scenario.runs, _tell)
         else:
             methods = [METHODS[peer] for peer in scenario.peers]
             found, bad = compare(load, scenario.link, scenario.runs, methods, _tell, tls=tls)
@@ -105,10 +108,10 @@ def _parser() -> argparse.ArgumentParser:
         description="relocd beside QEMU's own migration, in turn; see docs/bench.md",
     )
     add = parse.add_argument
-    add("--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated")
+    add("--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated (all but xen)")
     add("--peer", action="append", choices=METHODS, help="only this of QEMU's methods; may be repeated")
     add("--runs", type=_positive, help="moves of each, in turn, instead of the scenario's own number")
-    add("--tls", action="store_true", help="relocd's hosts require TLS (not in four and tls)")
+    add("--tls", action="store_true", help="relocd's hosts require TLS (not in four, tls and xen)")
     add("--memory", type=_positive, help="of the scenario's largest guest, MiB; all else in proportion")
     add("--json", type=Path, metavar="FILE", help="write every figure here")
     add("--plot-dir", type=Path, metavar="DIRECTORY", help="draw each scenario into a file of its name here")

@@ -16,11 +16,11 @@ class Load:
 
     memory_mib: int = 2048
     fill_mib: int = 1000
-    dirty_mb_s: int = 10
+    dirty_mb_s: float = 10
     working_set_mib: int = 256
     content: str = "text"
 
-    def settings(self) -> dict[str, int | str]:
+    def settings(self) -> dict[str, float | str]:
         """For the guest's command line."""
         return {
             "fill_mib": self.fill_mib,
@@ -40,10 +40,10 @@ class Figures:
     ``sent_bytes`` what the mover says that it sent.
 
     ``blackout_ms`` is the gap in a client's echoes around the switchover, ``gap_ms`` the longest gap of the move;
-    None if it did not complete. ``cpu_s`` is the processor time of all: both QEMUs, and for relocd both daemons and
-    carriers. Their private memory on the side that needs more is ``private_mib``; QEMU alone has none. ``load`` is
-    what the machine did meanwhile, as a number of processes. All three are None for one move among several at once,
-    and its ``wire_bytes`` are those of all.
+    None if it did not complete. ``rounds`` is None if the mover does not tell. ``cpu_s`` is the
+    processor time of all: both QEMUs, and for relocd both daemons and carriers. Their private memory on the side that
+    needs more is ``private_mib``; QEMU alone has none. ``load`` is what the machine did meanwhile, as a number of
+    processes. All three are None for one move among several at once, and its ``wire_bytes`` are those of all.
     ``wire`` and ``remaining`` are bytes sent by the uplink and, as the mover says, left to send. ``silences`` are the
     longest times without an echo: when each began, and its length in ms.
     """
@@ -53,7 +53,7 @@ class Figures:
     total_s: float
     wire_bytes: int
     sent_bytes: int
-    rounds: int
+    rounds: int | None
     cpu_s: float | None = None
     load: float | None = None
     downtime_ms: float | None = None

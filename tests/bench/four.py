@@ -68,7 +68,7 @@ def _moved(guests: Sequence[Own], way: Way) -> tuple[Figures, list[Figures]]:
         total_s=covered_s([(one.began_s, one.began_s + one.total_s) for one in moved]),
         wire_bytes=wire.total_bytes,
         sent_bytes=sum(row.sent_bytes for row in rows),
-        rounds=max(row.rounds for row in rows),
+        rounds=max(row.rounds or 0 for row in rows),
         cpu_s=usage.cpu_s,
         load=usage.load,
         private_mib=usage.private_mib,

@@ -9,7 +9,7 @@ from attrs import asdict, frozen
 
 from tests.bench.figures import OWN, Figures, Runs
 from tests.bench.goals import Line, Verdict, line, quotient, summary
-from tests.bench.scenarios import TCP, Scenario
+from tests.bench.scenarios import Scenario
 
 FORMAT = 1
 """Of the JSON file; grows when a field changes its meaning."""
@@ -84,9 +84,10 @@ def report(result: Result) -> Iterable[str]:
         }
         for who, rows in groups.items():
             yield _row(who if len(sizes) == 1 else f"{who}, {size} MiB", rows)
-        if {TCP, OWN} <= groups.keys():
-            yield _ratios(groups[TCP], groups[OWN])
-    yield from _pairs(result.runs)
+        beside = result.scenario.beside
+        if {beside, OWN} <= groups.keys():
+            yield _ratios(beside, groups[beside], groups[OWN])
+    yield from _pairs(result)
     if result.line:
         yield (
             f"time: {result.line.start_s:.2f} s and {result.line.s_per_gib:.2f} s per GiB of the guest, "
@@ -126,18 +127,18 @@ def _cell(value: float | None, column: Column) -> str:
     return f"{'-':>13}" if value is None else f"{value / column.unit:13.{column.digits}f}"
 
 
-def _ratios(tcp: Sequence[Figures], own: Sequence[Figures]) -> str:
+def _ratios(beside: str, peer: Sequence[Figures], own: Sequence[Figures]) -> str:
     cells = []
     for column in COLUMNS:
-        value = quotient(summary(own, column.name), summary(tcp, column.name))
+        value = quotient(summary(own, column.name), summary(peer, column.name))
         cells.append(f"{'-':>13}" if value is None else f"{value:13.2f}")
-    return f"{f'{OWN} to {TCP}':24}" + "".join(cells)
+    return f"{f'{OWN} to {beside}':24}" + "".join(cells)
 
 
-def _pairs(runs: Runs) -> Iterable[str]:
-    pairs = list(zip(runs.get(TCP, ()), runs[OWN], strict=False))
+def _pairs(result: Result) -> Iterable[str]:
+    pairs = list(zip(result.runs.get(result.scenario.beside, ()), result.runs[OWN], strict=False))
     if pairs:
-        ratios = ", ".join(f"{own.total_s / tcp.total_s:.2f}" for tcp, own in pairs)
+        ratios = ", ".join(f"{own.total_s / peer.total_s:.2f}" for peer, own in pairs)
         yield f"total time, pair by pair: {ratios}"
 
 

@@ -12,6 +12,7 @@ from tests.bench.figures import OWN, Load
 from tests.bench.four import ALONE, AT_ONCE, IN_TURN
 from tests.bench.goals import Goal, deviation, least, ratio
 from tests.bench.peer import METHODS
+from tests.bench.xen import XL
 
 TCP, TCP_20MS = METHODS["tcp"].name, METHODS["tcp-20ms"].name
 
@@ -22,11 +23,15 @@ class Kind(Enum):
     PAIRS = "contenders in turn"
     FOUR = "four guests at once and one after another"
     ENCRYPTED = "relocd with TLS and without, in turn"
+    XEN = "relocd and xl migrate in turn, on Xen hosts"
 
 
 @frozen
 class Scenario:
-    """``loads`` are the guests, one after the other; ``link`` None is as fast as it goes; ``peers`` are METHODS."""
+    """``loads`` are the guests, one after the other; ``link`` None is as fast as it goes; ``peers`` are METHODS.
+
+    ``beside`` is who all ratios are to.
+    """
 
     title: str
     loads: tuple[Load, ...]
@@ -35,6 +40,7 @@ class Scenario:
     peers: tuple[str, ...]
     goals: tuple[Goal, ...]
     kind: Kind = Kind.PAIRS
+    beside: str = TCP
 
 
 def _total(limit: float) -> Goal:
@@ -129,4 +135,21 @@ SCENARIOS: Mapping[str, Scenario] = {
     "tls-dense": Scenario(
         "no limit, incompressible, with TLS and without", (Load(content="random"),), *_ENCRYPTED
     ),
+    "xen": Scenario(
+        "two emulated Xen hosts, a PVH guest",
+        (Load(memory_mib=112, fill_mib=32, dirty_mb_s=0.2, working_set_mib=16),),
+        None,
+        3,
+        (),
+        (
+            Goal("total time, to xl", ratio("total_s", OWN, XL), 1.0),
+            Goal("bytes, to xl", ratio("wire_bytes", OWN, XL), 1.0),
+            Goal("blackout, median, to xl", ratio("blackout_ms", OWN, XL), 1.0),
+        ),
+        Kind.XEN,
+        XL,
+    ),
 }
+
+USUAL = tuple(name for name, scenario in SCENARIOS.items() if scenario.kind is not Kind.XEN)
+"""What is run unless somebody asks for something else: Xen hosts need packages and an image of their own."""

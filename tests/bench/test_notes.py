@@ -7,7 +7,7 @@ import pytest
 
 from tests.bench.__main__ import main
 from tests.bench.echoes import SILENCE_MIN_MS, SILENCES_MAX, silences
-from tests.bench.wire import sent_bytes
+from tests.bench.wire import counted_bytes
 
 COUNTERS = """Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes packets errs drop
@@ -40,10 +40,11 @@ def test_no_echo_no_silence() -> None:
     assert silences(np.array([]), 10.0, 11.0) == ()
 
 
-def test_the_uplink_is_found_among_the_counters() -> None:
-    assert sent_bytes(COUNTERS) == 99999999
+def test_a_device_is_found_among_the_counters() -> None:
+    assert counted_bytes(COUNTERS, "uplink", 8) == 99999999
+    assert counted_bytes(COUNTERS, "uplink", 0) == 7777777
     with pytest.raises(ValueError, match="no uplink"):
-        sent_bytes("lo: 1 2 3")
+        counted_bytes("lo: 1 2 3", "uplink", 8)
 
 
 def test_a_guest_that_cannot_boot_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,15 +13,20 @@ from types import TracebackType
 from tests.testbed.network import UPLINK
 
 PERIOD_S = 0.1
-_SENT_BYTES_FIELD = 8
+_RECEIVED_FIELD, _SENT_FIELD = 0, 8
 
 
 class Wire:
-    """A context manager. ``pid`` is a process in the host's namespace that outlives it; times are those of
-    ``time.monotonic()``."""
+    """A context manager. ``pid`` is a process in the namespace of the device, and outlives it; times are those of
+    ``time.monotonic()``.
 
-    def __init__(self, pid: int) -> None:
+    The device is the host's uplink, or with ``tap`` the other end of the cable: what that has received, a host sent
+    which is a machine of its own.
+    """
+
+    def __init__(self, pid: int, *, tap: str = "") -> None:
         self._counters = Path(f"/proc/{pid}/net/dev")
+        self._what = (tap, _RECEIVED_FIELD) if tap else (UPLINK, _SENT_FIELD)
         self._counted: list[tuple[float, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -53,13 +58,13 @@ class Wire:
             self._count()
 
     def _count(self) -> None:
-        self._counted.append((time.monotonic(), sent_bytes(self._counters.read_text())))
+        self._counted.append((time.monotonic(), counted_bytes(self._counters.read_text(), *self._what)))
 
 
-def sent_bytes(counters: str) -> int:
-    """Of the uplink, in the text of /proc/net/dev (proc(5)). Raises ValueError if it is not there."""
+def counted_bytes(counters: str, device: str, column: int) -> int:
+    """A counter of one device, in the text of /proc/net/dev (proc(5)). Raises ValueError if it is not there."""
     for line in counters.splitlines():
         name, _, fields = line.partition(":")
-        if name.strip() == UPLINK:
-            return int(fields.split()[_SENT_BYTES_FIELD])
-    raise ValueError(f"no {UPLINK} in {counters!r}")
+        if name.strip() == device:
+            return int(fields.split()[column])
+    raise ValueError(f"no {device} in {counters!r}")

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from relocd.cli.client import DaemonError
+from relocd.drivers.memory.driver import MemoryOutgoing
 from tests.daemon.rig import DOMAIN, DOMAIN_FILE, Daemon, arrived, at_home, settled
 from tests.link import Wire, loopback
 from tests.reactor import call
@@ -73,6 +74,19 @@ def test_the_pause_is_raised_step_by_step_until_it_is_enough(source: Daemon, tar
 def test_a_domain_that_converges_gets_the_short_pause(source: Daemon, target: Daemon) -> None:
     outcome = source.migrate(target.port)
     assert outcome["outcome"] == "completed"
+    assert verdicts(source, outcome) == []
+
+
+def test_a_hypervisor_that_cannot_be_steered_is_not_judged(
+    source: Daemon, target: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryOutgoing, "steerable", False)
+    make_restless(source, NEVER_MS)
+    outcome = source.migrate(target.port, max_duration_s=3, max_downtime_ms=50)
+    assert outcome["code"] == "cancelled"
+    assert "not done within 3 s: it was at 'memory', the link moves" in outcome["error"]
+    assert "--max-downtime" not in outcome["hint"]
+    at_home(source, target)
     assert verdicts(source, outcome) == []
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
 from tests.testbed.commands import TestbedError
 from tests.testbed.image import GuestImage, build_image, guest_cmdline
@@ -21,6 +22,8 @@ from tests.testbed.xen.segment import XenPair
 MEMORY_MIB = 112
 BOOT_S = 180.0
 KERNEL, RAMDISK = "/root/vmlinuz", "/root/initramfs.zst"
+# A guest takes the only processor from dom0, which moves it: it is to do little, and not nothing.
+GUEST_WORK = {"fill_mib": 16, "working_set_mib": 16, "dirty_mb_s": 0.2, "verify_mb_s": 1}
 
 
 def _prepare(host: XenHost, image: GuestImage) -> Installed:
@@ -55,15 +58,24 @@ class XenScene:
         """Where the clients of the guests are."""
         return self.pair.segment.client.netns
 
-    def start_guest(self, on: Installed, name: str, number: int, *, machine: str = "pvh") -> MemCheck:
-        """Create a guest and wait until its memory is filled and being verified."""
-        # A guest takes the only processor from dom0, which moves it: it is to do little, and not nothing.
-        work = {"fill_mib": 16, "working_set_mib": 16, "dirty_mb_s": 0.2, "verify_mb_s": 1}
+    def start_guest(
+        self,
+        on: Installed,
+        name: str,
+        number: int,
+        *,
+        machine: str = "pvh",
+        memory_mib: int = MEMORY_MIB,
+        work: Mapping[str, Any] = GUEST_WORK,
+        by_xl: bool = False,
+    ) -> MemCheck:
+        """Create a guest and wait until its memory is filled and being verified. One that is made ``by_xl`` is none
+        of relocd's."""
         address = f"{SUBNET}.{number}/{PREFIX_LENGTH}"
         cmdline = guest_cmdline(address, hostname=name, **work).replace("console=ttyS0", "console=hvc0")
         lines = [
             f'name = "{name}"',
-            f"memory = {MEMORY_MIB}",
+            f"memory = {memory_mib}",
             f'machine = "{machine}"',
             f'kernel = "{KERNEL}"',
             f'ramdisk = "{RAMDISK}"',
@@ -71,7 +83,10 @@ class XenScene:
             f'vif = [ "mac=00:16:3e:58:00:{number:02x}, bridge={BRIDGE}, ip={SUBNET}.{number}" ]',
         ]
         on.host.run(f"cat > /root/{name}.cfg", data="\n".join([*lines, ""]).encode())
-        on.relocctl("create", f"/root/{name}.cfg")
+        if by_xl:
+            on.host.run(f"xl create -e /root/{name}.cfg")
+        else:
+            on.relocctl("create", f"/root/{name}.cfg")
         return self.wait_guest(number, lambda stat: stat.full)
 
     def wait_guest(self, number: int, ready: Callable[[MemCheck], bool]) -> MemCheck:

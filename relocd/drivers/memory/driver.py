@@ -150,6 +150,8 @@ def add(host: Host, config: DomainConfig, role: Role) -> MemoryDomain:
 class MemoryOutgoing:
     """See :class:`relocd.drivers.base.Outgoing`."""
 
+    steerable = True
+
     def __init__(self, host: Host, uuid: UUID) -> None:
         self._host = host
         self._uuid = uuid

@@ -40,6 +40,8 @@ class QemuOutgoing:
     whose guest has ended by itself.
     """
 
+    steerable = True
+
     def __init__(
         self,
         plant: Plant,

@@ -39,6 +39,8 @@ class Register:
 class XenOutgoing:
     """See :class:`relocd.drivers.base.Outgoing`. ``logs_dirty_pv``: Xen can move PV domains live."""
 
+    steerable = False
+
     def __init__(self, plant: Plant, register: Register, *, logs_dirty_pv: bool) -> None:
         self._plant = plant
         self._register = register

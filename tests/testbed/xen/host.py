@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import socket
 import subprocess
@@ -26,6 +27,7 @@ BOOT_S = 400.0  # about 50 s on a quiet machine
 LOGIN_S = 60.0
 COMMAND_S = 300.0
 _POLL_S = 0.25
+_BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 
 @define(eq=False)
@@ -73,7 +75,7 @@ class XenHost:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.log_out()
+        self._log_out()
         if hasattr(self, "process"):
             stop_child(self.process)
         if hasattr(self, "qmp"):
@@ -115,7 +117,7 @@ class XenHost:
     def freeze(self, state: Path) -> None:
         """Write the whole machine to ``state`` and end it; its disk belongs to that state from then on."""
         self.run("sync; echo 3 > /proc/sys/vm/drop_caches")
-        self.log_out()
+        self._log_out()
         self.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
         self.qmp.command("stop")
         self.qmp.command("migrate-set-parameters", max_bandwidth=0)
@@ -125,21 +127,31 @@ class XenHost:
         self.qmp.command("quit")
         self.process.wait()
 
-    def log_out(self) -> None:
-        """Close the connection to dom0, as before a reboot of it."""
+    def reboot(self) -> None:
+        """As an administrator does it; return when dom0 takes commands again and all its services have started."""
+        before = self.run(_BOOT_ID)
+        self.run("systemctl reboot", check=False)
+        deadline = time.monotonic() + BOOT_S
+        while time.monotonic() < deadline:
+            self._log_out()
+            with contextlib.suppress(TestbedError):  # it is still on its way down
+                self._log_in()
+                if self.run(_BOOT_ID) != before:
+                    break
+            time.sleep(_POLL_S)
+        else:
+            raise TestbedError(f"{self.tap} does not come back")
+        self.run("systemctl is-system-running --wait || true", timeout_s=BOOT_S)
+
+    def _log_out(self) -> None:
         login, self._login = self._login, None
         if login:
             stop_child(login)
 
-    def log_in_again(self) -> None:
-        """Wait until dom0 has booted again and log in."""
-        self.log_out()
-        self._log_in()
-
     def _power_on(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            argv = self._argv(theirs.fileno())
+            argv = self.argv(theirs.fileno())
             self.process = self.segment.popen(argv, pass_fds=[theirs.fileno()])
         self.qmp = Qmp(ours)
         if self.state:
@@ -192,7 +204,8 @@ class XenHost:
             return ["ssh", "-F", "none", *settings, *words, host]
         return ["ssh", "-F", "none", *settings, host, *words]
 
-    def _argv(self, monitor: int) -> list[str]:
+    def argv(self, monitor: int) -> list[str]:
+        """The command line; ``monitor`` is the descriptor of its QMP connection."""
         dom0 = f"root=/dev/vda rw console=hvc0 quiet audit=0 mitigations=off relocd.host={self.number}"
         argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc"]
         argv += ["-accel", "tcg,tb-size=256", "-cpu", CPU, "-smp", "1"]

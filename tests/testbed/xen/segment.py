@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..commands import run
 from ..network import CLIENT_NUMBER, PREFIX_LENGTH, SUBNET, Host, ip_batch
 from . import host
 from .host import XenHost, new_disk
-from .image import XenImage, build_xen_image
+from .image import HOST_ALIAS, XenImage, build_xen_image
 
 NUMBERS = (1, 2)
 _BRIDGE = "client0"
@@ -101,11 +102,20 @@ class XenPair:
     ) -> None:
         self._undo.close()
 
+    def trust(self) -> None:
+        """Let root of each host log in to the other by ssh, as stock ``xl migrate`` wants it."""
+        for machine in self.hosts.values():
+            machine.put(machine.image.ssh_key, "/root/.ssh")
+            machine.put(machine.image.known_hosts, "/root/.ssh")
+            settings = f"Host {SUBNET}.*\n  HostKeyAlias {HOST_ALIAS}\n  ConnectTimeout 60\n"
+            machine.run("chmod 600 /root/.ssh/*; cat > /root/.ssh/config", data=settings.encode())
+
 
 def _frozen(image: XenImage, segment: Segment, number: int) -> tuple[Path, Path]:
     """Disk and state of a host that has booted; it is booted now if that was never done."""
     # A frozen machine goes on only in one that is the same.
-    machine = hashlib.sha256(Path(host.__file__).read_bytes()).hexdigest()[:8]
+    hardware = inspect.getsource(XenHost.argv) + repr((host.CPU, host.MEMORY_MIB, host.DOM0_MIB))
+    machine = hashlib.sha256(hardware.encode()).hexdigest()[:8]
     place = image.directory / f"host-{number}-{machine}"
     disk, state = place.with_suffix(".qcow2"), place.with_suffix(".state")
     with place.with_suffix(".lock").open("w") as lock:
