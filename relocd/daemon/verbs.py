@@ -182,6 +182,7 @@ async def _forecast(desk: Desk, domain: DomainStatus, peer: Peer) -> Fields:
 
 
 async def _migrate(desk: Desk, request: Request) -> Fields:
+    await desk.context.driver.refresh()  # whether it is paused is part of what is proposed
     domain = _find(desk, request)
     peer = Peer(request.text("host"), request.port(desk.context.config.relocation_port))
     relocation = desk.relocations.migrate(domain, peer, live=request.flag("live"), wishes=request.wishes())

@@ -182,6 +182,9 @@ class Driver(Protocol):
     def disk_in_use(self, path: str) -> bool | None:
         """Whether a hypervisor of this kind holds a disk, here or elsewhere; None if that cannot be seen. Blocks."""
 
+    async def refresh(self) -> None:
+        """Look at the domains anew: somebody else may have paused one, which not every hypervisor tells."""
+
     def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
         """Have ``listener`` called, in the reactor thread, for each change that nobody asked this driver for."""
 

@@ -29,11 +29,17 @@ class _Guest:
 
     def pause(self) -> None:
         """Have it keep still."""
-        self._here.host.run(f"xl pause {self.name}")
+        if self.name == _STOCK:
+            self._here.host.run(f"xl pause {self.name}")
+        else:
+            self._here.ask("pause", domain=self.name)
 
     def unpause(self) -> None:
         """Let it go on."""
-        self._here.host.run(f"xl unpause {self.name}")
+        if self.name == _STOCK:
+            self._here.host.run(f"xl unpause {self.name}")
+        else:
+            self._here.ask("unpause", domain=self.name)
 
     @property
     def bad(self) -> int:

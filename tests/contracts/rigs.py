@@ -269,14 +269,14 @@ class XenRig:
 
     def kill(self, host: Host, uuid: UUID) -> None:
         """xl's stream of it may be complete by then: the driver has to hear of its end before anything goes on."""
-        subprocess.run(["xl", "destroy", str(self._domids(host)[uuid])], check=True)
+        subprocess.run(["xl", "destroy", str(self.domids(host)[uuid])], check=True)
         host.wait_gone(uuid)
 
     def leftovers(self, host: Host) -> list[str]:
         files = [str(path) for path in (host.paths.run / "domains").iterdir()]
         files += [str(path) for path in (host.paths.state / "domains").glob("*/*")]
         files += [str(path) for path in host.paths.log.iterdir()]
-        known = set(self._domids(self.a).values()) | set(self._domids(self.b).values())
+        known = set(self.domids(self.a).values()) | set(self.domids(self.b).values())
         return files + [seen.name for seen in self._listed() if seen.domid and seen.domid not in known]
 
     def close(self) -> None:
@@ -284,7 +284,8 @@ class XenRig:
             host.destroy_all()
         shutil.rmtree(self._root)
 
-    def _domids(self, host: Host) -> dict[UUID, int]:
+    def domids(self, host: Host) -> dict[UUID, int]:
+        """Xen's numbers of a host's domains."""
         return {record.uuid: record.domid for record in XenStore(host.paths.state).load()}
 
     def _listed(self) -> list[Seen]:

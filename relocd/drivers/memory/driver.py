@@ -72,6 +72,9 @@ class MemoryDriver:
     def disk_in_use(self, path: str) -> bool | None:
         return None
 
+    async def refresh(self) -> None:
+        pass
+
     def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
         self._listeners.append(listener)
 

@@ -153,6 +153,9 @@ class QemuDriver:
     def disk_in_use(self, path: str) -> bool | None:
         return in_use(path)
 
+    async def refresh(self) -> None:
+        pass  # QEMU tells
+
     def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
         self._listeners.append(listener)
 

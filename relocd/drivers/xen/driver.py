@@ -125,6 +125,9 @@ class XenDriver:
     def disk_in_use(self, path: str) -> bool | None:
         return None
 
+    async def refresh(self) -> None:
+        await self._census.take()
+
     def subscribe(self, listener: Callable[[DomainChanged], None]) -> None:
         self._listeners.append(listener)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,14 @@ def test_a_paused_domain_runs_a_moment_and_stays_paused(rig: StandinRig) -> None
     run(move.incoming.discard())
     move.close()
     assert move.states() == (PAUSED, None)
+    assert Move(rig.a, rig.b, config).complete(paused=True).states() == (None, PAUSED)
+
+
+def test_a_pause_by_somebody_else_is_known_when_a_relocation_begins(rig: StandinRig) -> None:
+    config = run(rig.a.driver.create(rig.config())).config
+    subprocess.run(["xl", "pause", str(rig.domids(rig.a)[config.uuid])], check=True)
+    run(rig.a.driver.refresh())
+    assert _state(rig.a) is PAUSED
     assert Move(rig.a, rig.b, config).complete(paused=True).states() == (None, PAUSED)
 
 
