@@ -76,7 +76,12 @@ def wire(scene: XenScene, source: Installed, target: Installed, message: str) ->
     finally:
         held.close()
         for host, _ in led:
-            host.host.run("nft delete table ip wire")
+            lead_no_more(host)
+
+
+def lead_no_more(host: Installed) -> None:
+    """Its connections go where they are meant to go, from now on. Idempotent."""
+    host.host.run("nft add table ip wire; nft delete table ip wire")
 
 
 class Moving(threading.Thread):
@@ -100,6 +105,7 @@ def strike(scene: XenScene, held: Wire, victim: str, source: Installed, target: 
             held.close()
             time.sleep(SEPARATED_S)  # there is nothing to wait for: both only see that nothing comes
         finally:
+            lead_no_more(source)
             scene.pair.segment.heal()
     else:
         (source if victim == "source" else target).host.run(_KILL)
