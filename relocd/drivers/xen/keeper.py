@@ -200,6 +200,7 @@ class Keeper:
         _, descriptors, _, _ = socket.recv_fds(connection, 16, 2)
         if len(descriptors) != 2:
             self._give_up()
+        _widen(descriptors[0])
         return descriptors[0], descriptors[1], connection
 
     def _give_up(self) -> None:
@@ -358,11 +359,15 @@ class Keeper:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe that takes more than a page of each write."""
     reading, writing = os.pipe()
-    with contextlib.suppress(OSError):  # the user's share of pipe memory may be used up
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    _widen(writing)
     return reading, writing
+
+
+def _widen(pipe: int) -> None:
+    """Have it take more at a time than 64 KiB, so that each side is woken less often."""
+    with contextlib.suppress(OSError):  # the user's share of pipe memory may be used up
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def main(argv: list[str]) -> None:
