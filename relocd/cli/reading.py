@@ -11,6 +11,7 @@ from relocd.cli.failures import printable
 from relocd.cli.render import duration_text, size_text
 
 PHASES = {
+    "queue": "waiting for others",
     "connect": "connecting",
     "preflight": "checking",
     "files": "boot files",

@@ -319,7 +319,15 @@ SECTIONS = (
                 "xen-relocation-max-outgoing",
                 "max_outgoing",
                 Whole(0, 64),
-                "How many domains may be leaving at once. 0 refuses all.",
+                "How many domains may be leaving at once, those included that wait for their turn. 0 refuses all.",
+            ),
+            Key(
+                "xen-relocation-outgoing-at-once",
+                "outgoing_at_once",
+                OrAuto(Whole(1, 64)),
+                "How many of the domains that leave may move at the same time; the others wait for their turn, and "
+                "run on. With auto it is one for every two processors: more of them would be slower together than "
+                "one after another, and their pauses longer.",
             ),
             Key(
                 "xen-relocation-max-connections",

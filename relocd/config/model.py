@@ -97,7 +97,8 @@ class Config:
     lookup_timeout_s: float = 2.0
     idle_timeout_s: float = 60.0
     max_incoming: int = 4
-    max_outgoing: int = 4
+    max_outgoing: int = 16
+    outgoing_at_once: int | None = None  # None: as many as the processors are good for
     max_connections: int = 64
     max_connections_per_host: int = 32
     max_handshakes: int = 48

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
 from relocd.daemon.target import TargetRelocation
 from relocd.daemon.tunnels import Tunnels
+from relocd.daemon.turns import Turns, turns
 from relocd.drivers.base import DomainChanged
 from relocd.errors import BadState, UsageError
 from relocd.handover.machine import Failure
@@ -80,6 +82,7 @@ class Relocations:
         self._targets: dict[UUID, TargetRelocation] = {}
         self._judging = DeferredSemaphore(JUDGED_AT_ONCE)
         self._bandwidth = Bandwidth(lambda: self.context.config.host_bandwidth_bytes_s)
+        self._turns = Turns(self._at_once)
         self.measurements = Measurements(context)
         self.segments = Segments(context)
         self.context.tunnels = Tunnels(context, self._moving)
@@ -104,7 +107,9 @@ class Relocations:
         outgoing.require(live=live)
         was_paused = outgoing.was_paused
         record = beginnings.outgoing(domain.config, peer, live=live, was_paused=was_paused)
-        relocation = SourceRelocation(self.context, record, peer.host, Controls(terms, self._bandwidth))
+        relocation = SourceRelocation(
+            self.context, record, peer.host, Controls(terms, self._bandwidth, self._turns)
+        )
         self._register(relocation)
         predicted = self.measurements.recent(domain.uuid, peer)
         if predicted is not None:
@@ -112,9 +117,14 @@ class Relocations:
         relocation.begin()
         return relocation
 
-    def share_bandwidth(self) -> None:
-        """The configuration was replaced: what the host may send has to be shared anew."""
+    def _at_once(self) -> int:
+        configured = self.context.config.outgoing_at_once
+        return turns(len(os.sched_getaffinity(0))) if configured is None else configured
+
+    def share(self) -> None:
+        """The configuration was replaced: what the host may send, and how many at once, has to be shared anew."""
         self._bandwidth.share()
+        self._turns.look()
 
     def _check_movable(self, domain: DomainStatus) -> None:
         if any(other.domain.uuid == domain.uuid for other in self._sources.values()):
@@ -317,7 +327,7 @@ class Relocations:
     async def _take_up(self, record: Record) -> None:
         known = await self.context.journal.count_moments(record.relocation, record.role)
         if record.role is Role.SOURCE:
-            controls = Controls(agree(self.context.config, Wishes()), self._bandwidth)
+            controls = Controls(agree(self.context.config, Wishes()), self._bandwidth, self._turns)
             source = SourceRelocation(self.context, record, record.peer_host, controls)
             self._register(source)
             source.timeline.go_on(known)

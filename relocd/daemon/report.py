@@ -49,6 +49,7 @@ EXIT_CODES: dict[str, int] = {
 
 #: Share of the whole that is done when a phase begins, in percent. Memory fills the room up to the switchover.
 PHASE_PERCENT = {
+    "queue": 0.0,
     "connect": 0.0,
     "preflight": 1.0,
     "files": 2.0,

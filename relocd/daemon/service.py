@@ -163,7 +163,7 @@ class Service:
             self._context.config = loaded.config
             self._context.trust.reload(loaded.config.tls, credentials)
             self._context.trust.warn()
-            self._relocations.share_bandwidth()
+            self._relocations.share()
             self._firewall.reload()
             self.log.info("reloaded {file}", file=self._places.config_file)
         notify("READY=1")

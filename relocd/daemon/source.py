@@ -88,7 +88,6 @@ class SourceRelocation(Runner[SourceEffect]):
 
     def begin(self) -> None:
         """Start a new relocation; listen to ``report`` for what comes of it."""
-        self._steering.begin()
         self._spawn(self._open(), "opening")
 
     def recover(self) -> None:
@@ -136,6 +135,7 @@ class SourceRelocation(Runner[SourceEffect]):
     async def _open(self) -> None:
         """Get the target's promise, open the lanes, and get the boot files on their way."""
         await self._mark(Mark.BEGUN)
+        await self._steering.turn(self._phase)
         if not self._opening:
             return  # ended meanwhile, as further below; what is on disk by then must stay
         self._carrier = Carrier.start(self._context.reactor, self._carrier_event)

@@ -16,6 +16,7 @@ from relocd.daemon.bandwidth import Bandwidth
 from relocd.daemon.carriers import Carrier
 from relocd.daemon.context import Context
 from relocd.daemon.report import Report
+from relocd.daemon.turns import Turns
 from relocd.drivers.base import Outgoing
 from relocd.errors import Cancelled, DriverError, StreamError
 from relocd.handover.machine import Failure
@@ -29,6 +30,7 @@ class Controls:
 
     terms: Terms
     bandwidth: Bandwidth
+    turns: Turns
 
 
 class Steering:
@@ -46,7 +48,7 @@ class Steering:
         fail: Callable[[Failure], None],
     ) -> None:
         self._reactor = context.reactor
-        self._terms, self._bandwidth = controls.terms, controls.bandwidth
+        self._terms, self._bandwidth, self._turns = controls.terms, controls.bandwidth, controls.turns
         self._outgoing = outgoing
         self._report = report
         self._note = note
@@ -56,10 +58,16 @@ class Steering:
         self._round = 0
         self._told: tuple[object, ...] = _gist(self._judge.nothing_yet())
         self._timer: IDelayedCall | None = None
+        self._ended = False
 
-    def begin(self) -> None:
-        """The relocation begins, and with it the time that it may take."""
-        if self._terms.max_duration_s:
+    async def turn(self, phase: Callable[[str], None]) -> None:
+        """Wait for this relocation's turn, or its end. With the turn begins the time that it may take."""
+        if self._ended:
+            return
+        if self._turns.has_to_wait():
+            phase("queue")
+        await self._turns.come(self._report.relocation)
+        if self._terms.max_duration_s and not self._ended:
             self._timer = self._reactor.callLater(self._terms.max_duration_s, self._expired)
 
     def sends(self, carrier: Carrier) -> None:
@@ -78,7 +86,9 @@ class Steering:
 
     def end(self) -> None:
         """The relocation is decided, or over. Idempotent."""
+        self._ended = True
         self.has_sent()
+        self._turns.leave(self._report.relocation)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 

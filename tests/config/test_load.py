@@ -77,6 +77,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("(xen-relocation-idle-timeout 3600)", "idle_timeout_s", 3600.0),
     ("(xen-relocation-max-incoming 0)", "max_incoming", 0),
     ("(xen-relocation-max-outgoing 64)", "max_outgoing", 64),
+    ("(xen-relocation-outgoing-at-once 3)", "outgoing_at_once", 3),
     ("(xen-relocation-max-connections 1)", "max_connections", 1),
     ("(xen-relocation-max-connections-per-host 2)", "max_connections_per_host", 2),
     ("(xen-relocation-max-handshakes 3)", "max_handshakes", 3),

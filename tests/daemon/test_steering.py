@@ -176,7 +176,7 @@ def test_what_is_not_allowed_is_refused_and_nothing_begins(
 
 def test_those_that_leave_at_once_share_the_hosts_bandwidth(source: Daemon, target: Daemon) -> None:
     """Anew when one begins, when one ends, and when the cap changes."""
-    source.set_config(host_bandwidth_bytes_s=10 * MIB)
+    source.set_config(host_bandwidth_bytes_s=10 * MIB, outgoing_at_once=2)
     second = DOMAIN_FILE.replace(str(DOMAIN), str(SECOND)).replace('"web"', '"db"')
     source.client.call("create", config=second, source="db.cfg")
     make_restless(source, NEVER_MS)
@@ -186,7 +186,7 @@ def test_those_that_leave_at_once_share_the_hosts_bandwidth(source: Daemon, targ
     db = Moving(source, target.port, domain="db")
     assert settled(lambda: limits(source) == {"web": 5 * MIB, "db": 5 * MIB}, source)
     source.set_config(host_bandwidth_bytes_s=0)
-    call(source.service._relocations.share_bandwidth)
+    call(source.service._relocations.share)
     assert limits(source) == {"web": 0, "db": 0}
     source.set_config(host_bandwidth_bytes_s=10 * MIB)
     source.client.call("cancel", relocation="web")
