@@ -139,7 +139,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         "two emulated Xen hosts, a PVH guest",
         (Load(memory_mib=112, fill_mib=32, dirty_mb_s=0.2, working_set_mib=16),),
         None,
-        3,
+        2,
         (),
         (
             Goal("total time, to xl", ratio("total_s", OWN, XL), 1.0),

@@ -13,6 +13,7 @@ from tests.bench.four import ALONE, AT_ONCE, IN_TURN
 from tests.bench.goals import Goal, covered_s, deviation, least, line, middle, ratio, summary
 from tests.bench.peer import METHODS
 from tests.bench.scenarios import SCENARIOS, TCP, Kind
+from tests.bench.xen import XL
 
 ROW = Figures(completed=True, memory_mib=1024, total_s=1.0, wire_bytes=100, sent_bytes=90, rounds=3)
 
@@ -94,6 +95,7 @@ def test_every_goal_of_a_scenario_can_be_judged_by_those_who_are_in_it(name: str
         Kind.PAIRS: [METHODS[peer].name for peer in scenario.peers],
         Kind.FOUR: [ALONE, AT_ONCE, IN_TURN],
         Kind.ENCRYPTED: [PLAIN],
+        Kind.XEN: [XL],
     }
     runs = dict.fromkeys([*names[scenario.kind], OWN], everyone)
     assert [goal.name for goal in scenario.goals if goal.judge(runs).reached is None] == []

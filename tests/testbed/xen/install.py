@@ -50,11 +50,13 @@ class Installed:
         self.host.run(f"{pip} /root/{wheel.name} && ln -sf {programs} /usr/bin/")
         self.host.run("cat > /usr/local/bin/ask && chmod +x /usr/local/bin/ask", data=_ASK.encode())
         self.configure({})
-        self.host.run(
-            "xl sched-credit2 -d 0 -w 4096"
-        )  # the only processor is dom0's first: it moves the guests
+        self.prefer_dom0()
         self.host.run("systemctl daemon-reload && systemctl enable --quiet relocd && systemctl start relocd")
         return self
+
+    def prefer_dom0(self) -> None:
+        """The only processor is dom0's first, which moves the guests. Lasts until the next boot."""
+        self.host.run("xl sched-credit2 -d 0 -w 4096")
 
     def configure(self, settings: Mapping[str, str]) -> None:
         """Write relocd's configuration; it is read when relocd starts."""
