@@ -13,9 +13,8 @@ pytestmark = [pytest.mark.xen, pytest.mark.timeout(1500)]
 #: A domain takes half a minute here until it can be moved: these are the tests that say most. On the stand-in for xl
 #: all of them run, in ``make test``.
 CHOSEN = (
-    "test_a_created_domain_runs_and_is_listed or test_pause_and_unpause or test_destroy_leaves_nothing "
-    "or test_a_domain_that_dies_is_told or test_a_restart_of_the_driver or test_live or test_not_live_pauses_first "
-    "or (test_cancelled_at_any_stage and True and finished) or (test_cancelled_at_any_stage and False and paused) "
+    "test_a_created_domain_runs_and_is_listed or test_a_domain_that_dies_is_told or test_live "
+    "or test_not_live_pauses_first or (test_cancelled_at_any_stage and True and finished) "
     "or test_a_restarted_source_can_release or (test_a_restarted_target_can_resume and False)"
 )
 
@@ -24,6 +23,6 @@ def test_the_contract_holds_for_real_domains(scene: XenScene) -> None:
     host = scene.a.host
     host.put(CHECKOUT / "tests", "/root/contract")
     host.put(CHECKOUT / "pyproject.toml", "/root/contract")
-    pytest_ = f"{INSTALL_DIR}/bin/python -m pytest -q -p no:cacheprovider --timeout 600"
+    pytest_ = f"{INSTALL_DIR}/bin/python -m pytest -q -p no:cacheprovider --timeout 600 --durations 0"
     command = f"cd /root/contract && RELOCD_CONTRACT_ON=xen {pytest_} tests/contracts -k '{CHOSEN}'"
     print(host.run(command, timeout_s=1400))
