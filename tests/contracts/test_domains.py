@@ -112,7 +112,7 @@ def test_a_domain_that_dies_is_told_and_cleared_away(rig: Rig) -> None:
     *before, last = [(change.uuid, change.state) for change in rig.a.heard]
     assert last == (uuid, None)
     assert before in ([], [(uuid, DomainState.PAUSED)])  # Xen pauses a domain before it takes it apart
-    assert "killed" in rig.a.heard[0].reason
+    assert "killed" in rig.a.heard[-1].reason
     assert call(rig.a.driver.get, uuid) is None
 
 
