@@ -41,15 +41,17 @@ def _clean(line: str) -> str:
 def status_table(relocations: Iterable[JsonObject]) -> str:
     """One line a relocation under way."""
     header = ("RELOCATION", "ROLE", "DOMAIN", "PEER", "STATE", "PEER IS")
-    keys = ("relocation", "role", "domain", "peer", "state")
-    rows = (
-        (
-            *(str(row.get(key) or "-") for key in keys),
-            "connected" if row.get("connected") else "being asked" if row.get("relocation") else "unknown",
-        )
-        for row in relocations
-    )
+    keys = ("relocation", "role", "domain", "peer")
+    rows = ((*(str(row.get(key) or "-") for key in keys), *_where(row)) for row in relocations)
     return table(header, rows)
+
+
+def _where(row: JsonObject) -> tuple[str, str]:
+    """How far a relocation is, and whether its peer is there."""
+    if row.get("phase") == "queue":
+        return "queued", "not asked yet"
+    known = "being asked" if row.get("relocation") else "unknown"
+    return str(row.get("state") or "-"), "connected" if row.get("connected") else known
 
 
 def history_table(relocations: Iterable[JsonObject]) -> str:

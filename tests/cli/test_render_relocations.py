@@ -15,11 +15,13 @@ def test_status_says_whether_the_peer_is_heard() -> None:
         [
             row("r1", "source", "web", "hostb", state="moving", connected=True),
             row("r2", "target", "db", "hostc", state="prepared", connected=False),
+            row("r3", "source", "mail", "hostb", state="opening", phase="queue", connected=False),
         ]
     )
-    first, second = text.splitlines()[1:]
+    first, second, third = text.splitlines()[1:]
     assert first.split() == ["r1", "source", "web", "hostb", "moving", "connected"]
     assert second.split() == ["r2", "target", "db", "hostc", "prepared", "being", "asked"]
+    assert third.split() == ["r3", "source", "mail", "hostb", "queued", "not", "asked", "yet"]
 
 
 def test_history_shows_outcomes_and_open_ends() -> None:
