@@ -36,7 +36,6 @@ test-xen: packages dev ## domains of real Xen hosts, emulated (root, up to 30 mi
 	@tests/testbed/install-packages xen
 	@$(BIN)/python -m pytest -m standin tests/contracts
 	@$(BIN)/python -m pytest -m xen tests/xen
-	@$(BIN)/python -m tests.bench --scenario xen
 
 SOAK_RUNS ?= 100000
 soak: dev ## the model of two hosts, for long: SOAK_RUNS runs that hypothesis makes up (about 15 minutes)

@@ -84,19 +84,24 @@ def _by_relocd(name: str, source: Installed, target: Installed) -> tuple[int | N
 
 
 def beside_xl(load: Load, runs: int, tell: Told) -> Found:
-    """Each once a run, there in one and back in the next; the guest that waits is paused."""
+    """On hosts of their own; see ``in_turn``."""
     with XenScene() as scene:
-        scene.pair.trust()
-        guests = {XL: _Guest(scene, load, _STOCK, 20), OWN: _Guest(scene, load, _OURS, 21)}
-        found: dict[str, list[Figures]] = {who: [] for who in guests}
-        for guest in guests.values():
-            guest.pause()
-        for number in range(runs):
-            for who, guest in guests.items():
-                guest.unpause()
-                found[who].append(guest.move())
-                tell(number, who, found[who][-1])
-                guest.pause()
-        for guest in guests.values():
+        return in_turn(scene, load, runs, tell)
+
+
+def in_turn(scene: XenScene, load: Load, runs: int, tell: Told) -> Found:
+    """Each once a run, there in one and back in the next; the guest that waits is paused."""
+    scene.pair.trust()
+    guests = {XL: _Guest(scene, load, _STOCK, 20), OWN: _Guest(scene, load, _OURS, 21)}
+    found: dict[str, list[Figures]] = {who: [] for who in guests}
+    for guest in guests.values():
+        guest.pause()
+    for number in range(runs):
+        for who, guest in guests.items():
             guest.unpause()
-        return found, sum(guest.bad for guest in guests.values())
+            found[who].append(guest.move())
+            tell(number, who, found[who][-1])
+            guest.pause()
+    for guest in guests.values():
+        guest.unpause()
+    return found, sum(guest.bad for guest in guests.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.testbed.xen.install import Installed
@@ -13,9 +15,11 @@ PVH, PV = 10, 11
 
 
 @pytest.fixture(scope="module", autouse=True)
-def guest(scene: XenScene) -> None:
-    """A guest that is on host a when the first test begins."""
+def guest(scene: XenScene) -> Iterator[None]:
+    """A guest that is on host a when the first test begins, and after each."""
     scene.start_guest(scene.a, "web", PVH)
+    yield
+    scene.a.ask("destroy", domain="web")
 
 
 def move(source: Installed, target: Installed, name: str, *options: str) -> dict[str, object]:
