@@ -25,6 +25,7 @@ from relocd.daemon.order import SOURCE, TARGET
 from relocd.daemon.source import SourceRelocation
 from relocd.daemon.steering import Controls
 from relocd.daemon.target import TargetRelocation
+from relocd.daemon.turns import Turns
 from relocd.drivers.memory import forget_hosts
 from relocd.errors import ProtocolError
 from relocd.handover.source import SourceEffect, SourceState
@@ -100,7 +101,7 @@ def build() -> Iterator[Build]:
                 relocation.handover._machine.state = TargetState(state)
             else:
                 record = beginnings.outgoing(DOMAIN, Peer("10.0.0.2", 1), live=True, was_paused=False)
-                controls = Controls(agree(daemon.config, Wishes()), Bandwidth(lambda: 0))
+                controls = Controls(agree(daemon.config, Wishes()), Bandwidth(lambda: 0), Turns(lambda: 1))
                 relocation = IdleSource(context, record, "10.0.0.2", controls)
                 relocation.handover._machine.state = SourceState(state)
             object.__setattr__(relocation._record, "token", TOKEN)
