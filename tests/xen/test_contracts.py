@@ -11,7 +11,7 @@ from tests.xen.scene import XenScene
 pytestmark = [pytest.mark.xen, pytest.mark.timeout(1500)]
 
 #: A domain takes half a minute here until it can be moved: these are the tests that say most. On the stand-in for xl
-#: all of them run, in ``make test``.
+#: all of them run, in the same ``make test-xen``.
 CHOSEN = (
     "test_a_created_domain_runs_and_is_listed or test_a_domain_that_dies_is_told or test_live "
     "or (test_cancelled_at_any_stage and True and finished) "

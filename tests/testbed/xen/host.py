@@ -138,7 +138,7 @@ class XenHost:
                 self._log_in()
                 if self.run(_BOOT_ID) != before:
                     break
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # a machine that reboots tells nobody when it has
         else:
             raise TestbedError(f"{self.tap} does not come back")
         self.run("systemctl is-system-running --wait || true", timeout_s=BOOT_S)
