@@ -135,7 +135,11 @@ Empty where that is not known."""
 
 @frozen
 class HypervisorFacts:
-    """What a driver can offer on this host, as preflight compares it."""
+    """What a driver can offer on this host, as preflight compares it.
+
+    ``channels_max``: over how many channels, beside its main stream, the hypervisor can spread what it compresses
+    itself, to or from one of the same version; 0 if it does nothing of the kind.
+    """
 
     driver: str
     version: str
@@ -143,6 +147,7 @@ class HypervisorFacts:
     accelerators: frozenset[Accelerator]
     machines: frozenset[str]
     cpu_models: frozenset[str]
+    channels_max: int = 0
 
 
 @frozen

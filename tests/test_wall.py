@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent / "relocd"
 
 #: Modules and packages that are pure logic.
 PURE = (
-    "errors", "model", "nearest", "patterns", "sxp", "allow", "config", "domain", "pages", "preflight",
+    "errors", "model", "nearest", "patterns", "printable", "sxp", "allow", "config", "domain", "pages", "preflight",
     "convergence", "handover", "wire", "prediction", "firewall", "segment",
 )  # fmt: skip
 
@@ -26,7 +26,7 @@ FORBIDDEN = frozenset(
 
 #: Each layer may import those before it, never those after it.
 LAYERS = (
-    ("errors", "model", "nearest", "patterns", "sxp"),
+    ("errors", "model", "nearest", "patterns", "printable", "sxp"),
     ("allow", "config", "domain", "pages", "prediction", "segment"),
     ("preflight", "convergence", "firewall"),
     ("handover", "wire"),

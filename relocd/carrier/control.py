@@ -16,9 +16,9 @@ from attrs import Attribute, asdict, field, fields, frozen
 
 from relocd.errors import ProtocolError
 from relocd.pages.choice import LEVELS, Compression
-from relocd.pages.limits import LANES_MAX
+from relocd.pages.limits import CHANNELS_MAX, LANES_MAX
 from relocd.pages.stream_format import StreamFormat
-from relocd.wire.fields import printable
+from relocd.printable import printable
 
 DATAGRAM_BYTES_MAX: Final = 64 << 10
 """Longest message, either way."""
@@ -40,6 +40,11 @@ def _count(_: object, attribute: Attribute[int], value: object) -> None:
 def _lanes(_: object, attribute: Attribute[int], value: object) -> None:
     if type(value) is not int or not 1 <= value <= LANES_MAX:
         raise ValueError(f"{attribute.name} must be 1 to {LANES_MAX}, not {value!r:.80}")
+
+
+def _channels(_: object, attribute: Attribute[int], value: object) -> None:
+    if type(value) is not int or not 0 <= value <= CHANNELS_MAX:
+        raise ValueError(f"{attribute.name} must be 0 to {CHANNELS_MAX}, not {value!r:.80}")
 
 
 def _text(_: object, attribute: Attribute[str], value: object) -> None:
@@ -106,16 +111,25 @@ def _levels(value: object) -> tuple[int, ...]:
 # -- daemon to carrier ----------------------------------------------------------------------------------
 
 
+def _room_for_main(lanes: int, channels: int) -> None:
+    if channels >= lanes:
+        raise ValueError(f"{lanes} lanes leave none for the main stream beside {channels} channels")
+
+
 @frozen
 class Send:
     """Be the source: send these files, then wait for ``Stream``. Descriptors: the lanes, then one readable
-    per file."""
+    per file. The last ``channels`` lanes each have a channel of the hypervisor to themselves."""
 
     lanes: int = field(validator=_lanes)
     compression: Compression = field(default=Compression.AUTO, converter=Compression)
     files: tuple[FileSpec, ...] = field(default=(), converter=_files)
     security: LaneSecurity | None = field(default=None, converter=_security)
     stream_format: StreamFormat = field(default=StreamFormat.QEMU, converter=StreamFormat)
+    channels: int = field(default=0, validator=_channels)
+
+    def __attrs_post_init__(self) -> None:
+        _room_for_main(self.lanes, self.channels)
 
     @property
     def descriptors(self) -> int:
@@ -127,7 +141,7 @@ class Send:
 class Receive:
     """Be the target. Descriptors: the lanes, then one writable per file, each empty.
 
-    ``stream_bytes_max`` limits the hypervisor's stream, 0 does not.
+    ``stream_bytes_max`` limits the hypervisor's stream, channels included, 0 does not. ``channels`` as in Send.
     """
 
     lanes: int = field(validator=_lanes)
@@ -135,6 +149,10 @@ class Receive:
     stream_bytes_max: int = field(default=0, validator=_count)
     security: LaneSecurity | None = field(default=None, converter=_security)
     stream_format: StreamFormat = field(default=StreamFormat.QEMU, converter=StreamFormat)
+    channels: int = field(default=0, validator=_channels)
+
+    def __attrs_post_init__(self) -> None:
+        _room_for_main(self.lanes, self.channels)
 
     @property
     def descriptors(self) -> int:
@@ -144,9 +162,15 @@ class Receive:
 
 @frozen
 class Stream:
-    """Here is the hypervisor: start to move its stream. Descriptor: this side's end of the stream socket."""
+    """Here is the hypervisor: start to move its stream. Descriptors: this side's ends of the stream socket and of
+    each channel."""
 
-    descriptors: ClassVar[int] = 1
+    channels: int = field(default=0, validator=_channels)
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors travel beside it."""
+        return 1 + self.channels
 
 
 @frozen

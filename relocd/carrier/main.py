@@ -73,7 +73,8 @@ class Carrier:
             case control.Memory():
                 self._place(command, descriptors[0])
             case control.Stream():
-                self._begun().give_stream(socket.socket(fileno=descriptors[0]))
+                main, *channels = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+                self._begun().give_stream(main, channels)
             case control.AskDigest():
                 self._reporter.emit(control.CarrierDigest(self._begun().totals()))
             case control.Limit(bytes_per_s=bytes_per_s):

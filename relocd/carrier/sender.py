@@ -58,10 +58,10 @@ class Sender:
         """How large the next batch may be."""
         return self._pace.batch_bytes
 
-    def digest(self) -> tuple[int, str]:
-        """Batches and digest of all that was taken for sending, up to the first that is still missing."""
+    def digest(self) -> StreamDigest:
+        """The digest of all batches that were taken for sending, up to the first that is still missing."""
         with self._lock:
-            return self._digest.batches, self._digest.hexdigest()
+            return self._digest.copy()
 
     def send(self, job: Job, compressor: Compressor) -> Moved:
         """Send one frame; return when it is wholly handed to a lane. Raises PeerUnreachable."""

@@ -14,9 +14,10 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 
+from relocd.carrier.channels import Channel, combined
 from relocd.carrier.control import CarrierEnded, CarrierFilesDone, FileSpec, Send, Totals
 from relocd.carrier.flight import Flight
-from relocd.carrier.lanes import Lane
+from relocd.carrier.lanes import HypervisorStream, Lane
 from relocd.carrier.reader import StreamReader
 from relocd.carrier.report import Reporter
 from relocd.carrier.sender import Job, Sender
@@ -43,7 +44,7 @@ class Source(Side):
         files: Sequence[int],
         armour: Armour | None = None,
     ) -> None:
-        super().__init__(reporter, lanes, armour)
+        super().__init__(reporter, lanes, command.channels, armour)
         self._files = list(zip(command.files, files, strict=True))
         self._reader = StreamReader(CODECS[command.stream_format])
         self.sender = Sender(self.lanes, command.compression, self._reader)
@@ -55,12 +56,18 @@ class Source(Side):
     def start(self) -> None:
         for number in range(len(self.lanes) + 1):
             self.thread(f"move-{number}", self._move)
-        for lane in self.lanes:
+        for number, channel in enumerate(self.channels):
+            self.thread(f"channel-{number}", self._move_channel, number, channel)
+        for lane in self.all_lanes:
             self.thread(f"listen-{lane.number}", self._listen, lane)
 
     def totals(self) -> Totals:
-        batches, digest = self.sender.digest()
-        return Totals(self._reader.stream_bytes, batches, digest)
+        channel_bytes, digest = combined(self.sender.digest(), self.channels)
+        return Totals(self._reader.stream_bytes + channel_bytes, digest.batches, digest.hexdigest())
+
+    def streams_to_break(self) -> list[HypervisorStream]:
+        """Not the channels: QEMU hangs if one breaks while it switches over (see relocd.drivers.qemu.held)."""
+        return super().streams_to_break()[:1]
 
     # -- the moving threads
 
@@ -83,6 +90,7 @@ class Source(Side):
         self.reporter.emit(CarrierFilesDone())
         yield from self._stream_jobs()
         self._flight.drain()
+        self.wait_channels_ended()
         totals = self.totals()
         self.ended = True
         yield self._job(
@@ -113,6 +121,9 @@ class Source(Side):
 
     def _job(self, kind: Kind, payload: bytes | memoryview) -> Job:
         return Job(self._flight.depart(), kind, payload)
+
+    def _move_channel(self, number: int, channel: Channel) -> None:
+        channel.send(self.channel_stream(number), self.reporter, self.sender.throttle.wait)
 
     # -- the listening threads
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+from relocd.carrier.channels import Channel, combined
 from relocd.carrier.confinement import confine
 from relocd.carrier.control import CarrierEnded, CarrierFile, CarrierFilesDone, Memory, Receive, Totals
 from relocd.carrier.files import FileSink
@@ -49,7 +50,7 @@ class Target(Side):
         files: Sequence[int],
         armour: Armour | None = None,
     ) -> None:
-        super().__init__(reporter, lanes, armour)
+        super().__init__(reporter, lanes, command.channels, armour)
         self._stream_bytes_max = command.stream_bytes_max
         self._sink = FileSink(command.files, files)
         self._inbox = Inbox()
@@ -60,18 +61,23 @@ class Target(Side):
         self._lock = threading.Lock()
         self._digest = StreamDigest()
         self._stream_bytes = 0
+        self._admitted_bytes = 0
 
     def start(self) -> None:
         if self._sink.complete:
             self.reporter.emit(CarrierFilesDone())
         for number in range(max(THREADS_MIN, len(self.lanes))):
             self.thread(f"move-{number}", self._move, self.lanes[number % len(self.lanes)])
+        for number, channel in enumerate(self.channels):
+            self.thread(f"channel-{number}", self._move_channel, number, channel)
         self.thread("return", self._return)
 
     def place_into(self, command: Memory, descriptor: int) -> None:
         """Here is the guest's memory; ``stream`` may not have been called yet. Raises ProtocolError, DriverError."""
         if not self._placeable:
             raise ProtocolError("only pages of QEMU's stream can be placed in a guest's memory")
+        if self.channels:
+            raise ProtocolError("no pages are placed beside a hypervisor that loads them from its channels")
         if self._placement is not None or self.streaming:
             raise ProtocolError("a guest's memory comes once, and before its stream")
         confine(descriptor, command.begin, command.size_bytes)
@@ -80,7 +86,9 @@ class Target(Side):
 
     def totals(self) -> Totals:
         with self._lock:
-            return Totals(self._stream_bytes, self._digest.batches, self._digest.hexdigest())
+            stream_bytes, main = self._stream_bytes, self._digest.copy()
+        channel_bytes, digest = combined(main, self.channels)
+        return Totals(stream_bytes + channel_bytes, digest.batches, digest.hexdigest())
 
     # -- the moving threads
 
@@ -158,11 +166,7 @@ class Target(Side):
             # digest, before this thread gets to do anything after its last write.
             self._stream_bytes += size
             self._digest.add(arrival.header.sequence, arrival.digest)
-        if 0 < self._stream_bytes_max < self._stream_bytes:
-            most = self._stream_bytes_max
-            raise StreamError(
-                f"the stream is longer than {most} bytes, the most that the domain announced can take"
-            )
+        self._admit(size)
         items = arrival.items if self._placement is None else self._placement.sift(arrival.items)
         if items:
             stream.send(self._encoder.encode(items))
@@ -175,7 +179,18 @@ class Target(Side):
             )
         )
 
+    def _admit(self, size_bytes: int) -> None:
+        """So much more has come, of the main stream or of a channel. Raises StreamError if that is too much."""
+        with self._lock:
+            self._admitted_bytes += size_bytes
+            most = self._stream_bytes_max
+            if 0 < most < self._admitted_bytes:
+                raise StreamError(
+                    f"the stream is longer than {most} bytes, the most that the domain announced can take"
+                )
+
     def _end(self, end: End) -> None:
+        self.wait_channels_ended()
         totals = self.totals()
         announced = Totals(end.stream_bytes, end.batches, end.digest.hex())
         if totals != announced:
@@ -183,6 +198,19 @@ class Target(Side):
         self.ended = True
         self.stream().end()
         self.reporter.emit(CarrierEnded(totals, self.reporter.counters()))
+
+    # -- the channels
+
+    def _move_channel(self, number: int, channel: Channel) -> None:
+        channel.receive(self._channel_frame, lambda: self.channel_stream(number), self.reporter, self._admit)
+
+    def _channel_frame(self, lane: Lane) -> Header:
+        """The next frame of a channel's lane."""
+        header = self.next_header(lane)
+        if header is None:
+            raise lane.closed_by_peer()
+        self.check_kind(lane, header, frozenset({Kind.CHANNEL}))
+        return header
 
     # -- the return path
 

@@ -121,6 +121,8 @@ def _levels(outcome: JsonObject) -> list[str]:
         dense = float(outcome.get("dense_bytes") or 0)
         why = f" ({size_text(dense)} because it did not shrink)" if dense else ""
         parts.append(f"{size_text(plain)} as it is{why}")
+    if channels := outcome.get("channels"):
+        parts.append(f"by {channels} channels of the hypervisor")
     return [f"Contents: {', '.join(parts)}"] if parts else []
 
 

@@ -117,6 +117,7 @@ _NOTHING_MOVED: JsonObject = {
     "duration_s": 0.0,
     "downtime_ms": None,
     "blackout_ms": None,
+    "channels": 0,
     "bytes_sent": 0,
     "pages": 0,
     "zero_pages": 0,

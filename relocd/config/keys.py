@@ -197,6 +197,18 @@ SECTIONS = (
                 "The smaller number of the two hosts counts.",
             ),
             Key(
+                "xen-relocation-channels",
+                "channels",
+                OrAuto(Whole(0, 8)),
+                "Over how many channels the hypervisor itself sends a domain's memory, compressed by threads of its "
+                "own, which takes far less time and processor than having others look at the pages. With auto they "
+                "are 4, and none on a link of less than 1 Gbit/s or under a limit of less than 100 MiB/s, where too "
+                "much would be under way when the domain is paused. Both hosts must have the same version of a QEMU "
+                "that has multifd with zstd; with others, and with 0, relocd compresses and places pages by itself, "
+                "and the settings for lanes, compression and direct placement count. The smaller number of the two "
+                "hosts counts.",
+            ),
+            Key(
                 "xen-relocation-compression",
                 "compression",
                 Choice(Compression),

@@ -82,6 +82,7 @@ class Config:
     l2: L2Mode = L2Mode.REQUIRE
     tunnel_port: int = 4789  # RFC 7348, section 8
     lanes: int | None = None  # None: as many as hosts and link are good for
+    channels: int | None = None  # None: where they gain something
     compression: Compression = Compression.AUTO
     max_bandwidth_bytes_s: int = 0  # of one relocation; 0: no limit
     host_bandwidth_bytes_s: int = 0  # of all that leave together; 0: no limit

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ class CarrierDied:
     text: str
 
 
+@contextlib.contextmanager
+def closing_all(ends: Sequence[socket.socket]) -> Iterator[Sequence[socket.socket]]:
+    """Sockets that are the carrier's after this; our own descriptors of them are closed."""
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            end.close()
+
+
 @implementer(IReadDescriptor)
 class Carrier:
     """One carrier process. ``on_event`` hears everything it says, and CarrierDied if it dies unasked."""
@@ -104,12 +115,15 @@ class Carrier:
         config: Config,
         security: LaneSecurity | None = None,
         stream_format: StreamFormat = StreamFormat.QEMU,
+        channels: int = 0,
     ) -> None:
-        """Be the source: these lanes, encrypted with ``security``; these boot files first; such a stream."""
+        """Be the source: these lanes, encrypted with ``security``; these boot files first; such a stream, and so many
+        channels beside it."""
         specs = tuple(FileSpec(file.size_bytes, file.sha256) for file in files)
         opened = [os.open(boot_dir / file.sha256, os.O_RDONLY | os.O_CLOEXEC) for file in files]
         try:
-            command = Send(len(lanes), Compression(config.compression.value), specs, security, stream_format)
+            compression = Compression(config.compression.value)
+            command = Send(len(lanes), compression, specs, security, stream_format, channels)
             self._command(command, [lane.fileno() for lane in lanes] + opened)
         finally:
             for descriptor in opened:
@@ -126,11 +140,12 @@ class Carrier:
         stream_bytes_max: int,
         security: LaneSecurity | None = None,
         stream_format: StreamFormat = StreamFormat.QEMU,
+        channels: int = 0,
     ) -> None:
         """Be the target: these lanes, encrypted with ``security``, room for these files, at most so long a stream."""
         specs = tuple(FileSpec(arrival.file.size_bytes, arrival.file.sha256) for arrival in arrivals)
         descriptors = [lane.fileno() for lane in lanes] + [arrival.descriptor for arrival in arrivals]
-        command = Receive(len(lanes), specs, stream_bytes_max, security, stream_format)
+        command = Receive(len(lanes), specs, stream_bytes_max, security, stream_format, channels)
         self._command(command, descriptors)
 
     def place_into(self, memory: GuestMemory) -> None:
@@ -140,9 +155,9 @@ class Carrier:
         finally:
             os.close(memory.descriptor)
 
-    def stream(self, stream: socket.socket) -> None:
-        """Here is the hypervisor's stream. The caller may close its own descriptor afterwards."""
-        self._command(Stream(), [stream.fileno()])
+    def stream(self, stream: socket.socket, channels: Sequence[socket.socket] = ()) -> None:
+        """Here is the hypervisor's stream, and its channels. The caller may close its own descriptors afterwards."""
+        self._command(Stream(len(channels)), [end.fileno() for end in (stream, *channels)])
 
     def ask_digest(self) -> None:
         """CarrierDigest will follow."""

@@ -14,10 +14,11 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
 from relocd.config import Config
+from relocd.config.model import Compression
 from relocd.daemon.detach import detach
 from relocd.daemon.dialogue import Dialogue
 from relocd.errors import PeerUnreachable, ProtocolError, Untrusted
-from relocd.host.link import lanes_for
+from relocd.host.link import channels_for, lanes_for
 from relocd.wire.messages import Abort, Hello, Lane, Message, Problem, Ready, agree
 
 M = TypeVar("M")
@@ -86,6 +87,16 @@ async def lanes_towards(config: Config, dialogue: Dialogue) -> int:
         return config.lanes
     lanes: int = await deferToThread(lanes_for, dialogue.address)
     return lanes
+
+
+async def channels_towards(config: Config, dialogue: Dialogue, most: int, limit_bytes_s: int = 0) -> int:
+    """How many of a hypervisor's channels, ``most`` of which are possible, this host is for."""
+    if not most or config.compression is Compression.NONE:
+        return 0
+    if config.channels is not None:
+        return min(config.channels, most)
+    channels: int = await deferToThread(channels_for, dialogue.address, limit_bytes_s)
+    return min(channels, most)
 
 
 async def open_lane(reactor: Any, peer: Peer, lane: Lane, timeout_s: float) -> socket.socket:

@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from relocd.carrier.control import LaneSecurity
 from relocd.daemon.calling import call, require_lane_certificate
-from relocd.daemon.connect import Peer, expect, greet, lanes_towards, open_lane
+from relocd.daemon.connect import Peer, channels_towards, expect, greet, lanes_towards, open_lane
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import stamped
@@ -43,8 +43,10 @@ async def ask_for_place(
     wanted: Callable[[], bool],
     on_phase: Callable[[str], None],
     on_checks: Callable[[tuple[Check, ...]], None],
+    limit_bytes_s: int,
 ) -> Promise:
-    """Connect and propose, with as many lanes as this host would like.
+    """Connect and propose, with as many lanes as this host would like, and, of the channels proposed, as many as are
+    worth while under such a limit of bandwidth.
 
     Raises Refused with all reasons, or another RelocdError; no connection is left then.
     ``wanted`` is asked between the steps: the relocation may have ended meanwhile, and is then not proposed.
@@ -58,7 +60,8 @@ async def ask_for_place(
             proposal = evolve(proposal, lane_certificate=pair.der().hex())
         _require(wanted())
         theirs = await greet(dialogue, context.hello(), timeout_s)
-        proposal = evolve(proposal, lanes=await lanes_towards(context.config, dialogue))
+        channels = await channels_towards(context.config, dialogue, proposal.channels, limit_bytes_s)
+        proposal = evolve(proposal, lanes=await lanes_towards(context.config, dialogue), channels=channels)
         _require(wanted())
         on_phase("preflight")
         proposal = await probed(context, dialogue, theirs, proposal)
@@ -87,7 +90,11 @@ async def _propose(dialogue: Dialogue, proposal: Propose, timeout_s: float) -> A
     if isinstance(answer, Refuse):
         return answer
     accept = expect(answer, Accept, dialogue.peer)
-    if accept.relocation != proposal.relocation or accept.lanes > proposal.lanes:
+    if accept.channels:
+        fits = accept.channels <= proposal.channels and accept.lanes == 1 + accept.channels
+    else:
+        fits = accept.lanes <= proposal.lanes
+    if accept.relocation != proposal.relocation or not fits:
         raise ProtocolError(f"{dialogue.peer} accepted something else than was proposed")
     return accept
 

@@ -18,7 +18,7 @@ from relocd.daemon import beginnings
 from relocd.daemon.background import insist
 from relocd.daemon.bandwidth import Bandwidth
 from relocd.daemon.calling import call, require_lane_certificate
-from relocd.daemon.connect import Peer, expect, greet, lanes_towards
+from relocd.daemon.connect import Peer, channels_towards, expect, greet, lanes_towards
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.facts import source_facts, stamped, target_facts
@@ -239,10 +239,18 @@ class Relocations:
             domain = record.domain
             await self.context.tunnels.coming(domain.uuid, bridges_of(domain), dialogue.peer)
             lanes = min(proposal.lanes, await lanes_towards(self.context.config, dialogue))
-            await relocation.accept(dialogue, lanes, needed, checks, their_lanes)
+            channels = await self._channels(proposal, dialogue)
+            await relocation.accept(dialogue, lanes, channels, needed, checks, their_lanes)
         except BaseException:
             self._targets.pop(relocation.id, None)
             raise
+
+    async def _channels(self, proposal: Propose, dialogue: Dialogue) -> int:
+        """How many of the channels that the source's hypervisor offers ours takes: it must be the same one."""
+        ours = self.context.driver.facts()
+        same = ours.version == proposal.source.hypervisor_version
+        most = min(proposal.channels, ours.channels_max) if same else 0
+        return await channels_towards(self.context.config, dialogue, most)
 
     def _forget_target(self, relocation: TargetRelocation) -> None:
         self._targets.pop(relocation.id, None)

@@ -69,7 +69,7 @@ class _Carried:
 
     at: float
     wire_bytes: int
-    stream_bytes: int
+    memory_bytes: int
 
 
 @frozen
@@ -100,6 +100,7 @@ class Report:
         self._percent = 0.0
         self._verdict: Verdict | None = None
         self._limit_bytes_s = 0
+        self._channels = 0
         self._carried: deque[_Carried] = deque([_Carried(self._began, 0, 0)])
         self._counters = CarrierProgress()
         self._paused: float | None = None
@@ -133,9 +134,15 @@ class Report:
         """The carrier's counters, all cumulative."""
         now = time.monotonic()
         self._counters = counters
-        self._carried.append(_Carried(now, counters.wire_bytes, counters.stream_bytes))
+        # What the hypervisor compresses itself is less in its stream than in the guest's memory.
+        squeezed = counters.saved_compression_bytes if self._channels else 0
+        self._carried.append(_Carried(now, counters.wire_bytes, counters.stream_bytes + squeezed))
         while len(self._carried) > 2 and self._carried[1].at < now - RATE_WINDOW_S:
             self._carried.popleft()
+
+    def promised(self, channels: int) -> None:
+        """So many channels of the hypervisor carry its memory, 0 for none."""
+        self._channels = channels
 
     def judged(self, verdict: Verdict) -> None:
         """Whether it converges, and what is done about it."""
@@ -189,6 +196,7 @@ class Report:
             "release_s": release,
             "downtime_ms": downtime,
             "blackout_ms": blackout,
+            "channels": self._channels,
             "bytes_sent": self._counters.wire_bytes,
             "pages": self._counters.pages,
             "zero_pages": self._counters.zero_pages,
@@ -290,8 +298,8 @@ class Report:
 
     @property
     def memory_rate_bytes_s(self) -> int:
-        """How fast the hypervisor's stream moves, before compression, over the last second or so."""
-        return self._rate(lambda carried: carried.stream_bytes)
+        """How fast the guest's memory moves, before compression, over the last second or so."""
+        return self._rate(lambda carried: carried.memory_bytes)
 
     def _rate(self, count: Callable[[_Carried], int]) -> int:
         first, last = self._carried[0], self._carried[-1]

@@ -26,6 +26,7 @@ from relocd.handover.machine import Failure
 from relocd.handover.record import Mark, Record
 from relocd.handover.timeline import MomentKind, Timeline
 from relocd.model import DomainConfig
+from relocd.preflight.result import Check
 from relocd.wire.messages import Decision, Inquire, Message, Standing
 
 #: How long a complaint about lanes or stream waits for the peer's own explanation, the better one, in seconds.
@@ -318,6 +319,11 @@ class Runner(ABC, Generic[EffectT]):
     def note(self, kind: MomentKind, **detail: object) -> None:
         """Put something in the timeline; it is on disk with the next decision."""
         self.timeline.add(time.time(), kind, **detail)
+
+    def _note_checks(self, checks: tuple[Check, ...]) -> None:
+        """All that preflight has said."""
+        rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
+        self.note(MomentKind.CHECKS, checks=rows)
 
     async def _mark(self, mark: Mark, outcome: dict[str, object] | None = None) -> None:
         """Put a decision on disk. Raises JournalError, and nothing has changed then."""

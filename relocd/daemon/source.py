@@ -25,7 +25,6 @@ from relocd.handover.record import Mark, Record
 from relocd.handover.source import SourceEffect, SourceEvent, SourceHandover, SourceState
 from relocd.handover.timeline import MomentKind
 from relocd.model import DomainState, OutcomeKind
-from relocd.preflight.result import Check
 from relocd.wire.messages import (
     Abort,
     Commit,
@@ -61,6 +60,7 @@ class SourceRelocation(Runner[SourceEffect]):
         self._outgoing = context.driver.outgoing(record.domain.uuid)
         self._steering = Steering(context, controls, self._outgoing, self.report, self.note, self._fail)
         self._target_receives = self._lanes_open = False
+        self._channels = 0
         self._timer: IDelayedCall | None = None
         self._unknown_timer: IDelayedCall | None = None
         self._decided_by_operator = False
@@ -145,6 +145,7 @@ class SourceRelocation(Runner[SourceEffect]):
             return
         there, token = promise.questions_to, promise.accept.token
         secure = promise.dialogue.channel is not None
+        self._channels = promise.accept.channels
         told = evolve(self._record, peer_host=there.host, peer_port=there.port, token=token)
         self._record = evolve(told, secure=secure)
         self.attach(promise.dialogue)
@@ -163,17 +164,15 @@ class SourceRelocation(Runner[SourceEffect]):
         record = self._record
         source = await source_facts(self._context, record.domain)
         proposal = Propose(self.id, Intent.MOVE, record.live, record.was_paused, 1, record.domain, source)
+        proposal = evolve(proposal, channels=self._outgoing.channels_max)
+        said, limit_bytes_s = (self._phase, self._note_checks), self._steering.limit_bytes_s
         try:
             return await ask_for_place(
-                self._context, self.peer, proposal, lambda: self._opening, self._phase, self._note_checks
+                self._context, self.peer, proposal, lambda: self._opening, *said, limit_bytes_s
             )
         except Refused as refused:
             self.report.refused(refused)
             raise
-
-    def _note_checks(self, checks: tuple[Check, ...]) -> None:
-        rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
-        self.note(MomentKind.CHECKS, checks=rows)
 
     async def _open_lanes(self, peer: Peer, promise: Promise) -> None:
         files = [file for file in self.domain.boot_files if file.sha256 in promise.accept.needed]
@@ -184,8 +183,9 @@ class SourceRelocation(Runner[SourceEffect]):
         try:
             carrier = self._working_carrier()
             config, boot_dir = self._context.config, self._context.boot_dir
-            stream_format = self._context.driver.stream_format
-            carrier.send_domain(lanes, files, boot_dir, config, promise.security, stream_format)
+            secret, stream_format = promise.security, self._context.driver.stream_format
+            self.report.promised(self._channels)
+            carrier.send_domain(lanes, files, boot_dir, config, secret, stream_format, self._channels)
             self._steering.sends(carrier)
         finally:
             for sock in lanes:
@@ -286,13 +286,9 @@ class SourceRelocation(Runner[SourceEffect]):
     async def _start_stream(self) -> None:
         self._phase("memory")
         live = self._record.live
-        stream = await self._steering.start(live=live)
+        await self._steering.start(self._working_carrier(), self._channels, live=live)
         if not live:
             self.report.paused()
-        try:
-            self._working_carrier().stream(stream)
-        finally:
-            stream.close()
         self._spawn(self._patient(self._watch_paused()), "watching for the pause")
         self._spawn(self._patient(self._watch_finished()), "watching for the end")
 
@@ -337,7 +333,7 @@ class SourceRelocation(Runner[SourceEffect]):
             self.handover.failure = Failure(error.code, str(error), error.hint)
             self._event(SourceEvent.COMMIT_NOT_WRITTEN)
         else:
-            self._steering.end()
+            self._steering.decided()
             self._event(SourceEvent.COMMIT_WRITTEN)
 
     async def _tell_commit(self) -> None:
@@ -348,11 +344,13 @@ class SourceRelocation(Runner[SourceEffect]):
             self._tell(Commit())
 
     async def _ask_target(self) -> None:
+        self._steering.end()  # nobody's turn depends on a peer that does not answer
         if self._unknown_timer is None:
             self._unknown_timer = self._context.reactor.callLater(UNKNOWN_AFTER_S, self.report.unknown)
         background(self._ask_without_end(0.0), f"asking about relocation {self.id}")
 
     async def _release_copy(self) -> None:
+        self._steering.end()
         if not self._decided_by_operator:
             self.report.resumed()
         await insist(self._context.reactor, self._outgoing.release, f"{self.id}: removing the copy here")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable
 
 from attrs import frozen
@@ -13,7 +12,7 @@ from twisted.logger import Logger
 from relocd.convergence.terms import Terms
 from relocd.convergence.verdict import Facts, Judge, Verdict, VerdictKind
 from relocd.daemon.bandwidth import Bandwidth
-from relocd.daemon.carriers import Carrier
+from relocd.daemon.carriers import Carrier, closing_all
 from relocd.daemon.context import Context
 from relocd.daemon.report import Report
 from relocd.daemon.turns import Turns
@@ -70,6 +69,12 @@ class Steering:
         if self._terms.max_duration_s and not self._ended:
             self._timer = self._reactor.callLater(self._terms.max_duration_s, self._expired)
 
+    @property
+    def limit_bytes_s(self) -> int:
+        """The most that it will ever be allowed to send in a second; 0 for no limit."""
+        caps = (self._terms.max_bandwidth_bytes_s, self._bandwidth.total())
+        return min((cap for cap in caps if cap), default=0)
+
     def sends(self, carrier: Carrier) -> None:
         """The carrier has its lanes: from now on it may take its share of the host's bandwidth."""
 
@@ -84,22 +89,35 @@ class Steering:
         """Nothing more is sent, or will be."""
         self._bandwidth.leave(self._report.relocation)
 
-    def end(self) -> None:
-        """The relocation is decided, or over. Idempotent."""
+    def decided(self) -> None:
+        """The relocation is decided: it takes as long as it takes. Idempotent."""
         self._ended = True
         self.has_sent()
-        self._turns.leave(self._report.relocation)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
-    async def start(self, *, live: bool) -> socket.socket:
-        """Have the hypervisor stream the domain; returns this side's end of it."""
+    def end(self) -> None:
+        """It is over, as far as it needs this host's processors: the next one's turn comes. Idempotent.
+
+        That is when the domain runs at the target: until then the processes that the next one starts would lengthen
+        its blackout.
+        """
+        self.decided()
+        self._turns.leave(self._report.relocation)
+
+    async def start(self, carrier: Carrier, channels: int, *, live: bool) -> None:
+        """Have the hypervisor stream the domain, over so many channels, to the carrier."""
         self._live = live
-        return await self._outgoing.start(
-            live=live,
-            downtime_limit_ms=self._judge.downtime_limit_ms,
-            may_throttle=self._terms.throttle,
-        )
+        with (
+            await self._outgoing.start(
+                live=live,
+                downtime_limit_ms=self._judge.downtime_limit_ms,
+                may_throttle=self._terms.throttle,
+                channels=channels,
+            ) as stream,
+            closing_all(self._outgoing.channels()) as ends,
+        ):
+            carrier.stream(stream, ends)
 
     async def measure(self) -> Progress | None:
         """Take note of where the relocation is and judge a round that has begun. None if nobody can tell."""

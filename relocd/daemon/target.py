@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from relocd.carrier import control
 from relocd.daemon.announcing import Welcome
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
-from relocd.daemon.carriers import Carrier, CarrierDied
+from relocd.daemon.carriers import Carrier, CarrierDied, closing_all
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.lanes import ExpectedLanes
@@ -62,6 +62,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self._arrivals: list[Arrival] = []
         self._building: Deferred[None] | None = None
         self._stream: socket.socket | None = None
+        self._channels = 0
         self._stream_bytes = 0
         self._totals: Totals | None = None
         self._may_have_run = False
@@ -97,14 +98,18 @@ class TargetRelocation(Runner[TargetEffect]):
         self,
         dialogue: Dialogue,
         lanes: int,
+        channels: int,
         needed: tuple[BootFile, ...],
         checks: tuple[Check, ...],
         their_lanes: bytes,
     ) -> None:
-        """Promise a place: from now on the source may connect its lanes, with that certificate if there is one."""
-        rows = [{"check": c.name, "verdict": c.verdict.value, "text": c.text} for c in checks]
-        self.note(MomentKind.CHECKS, checks=rows)
+        """Promise a place: from now on the source may connect its lanes, with that certificate if there is one; or
+        one more than ``channels`` if there are any.
+        """
+        self._note_checks(checks)
         await self._mark(Mark.BEGUN)
+        self._channels = channels
+        lanes = 1 + channels if channels else lanes
         self._lanes = ExpectedLanes(self._record.token, lanes, their_lanes)
         self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
         self._arrivals = [Arrival.create(self._context.boot_dir, file) for file in needed]
@@ -115,7 +120,8 @@ class TargetRelocation(Runner[TargetEffect]):
         )
         self.attach(dialogue)
         digests = tuple(file.sha256 for file in needed)
-        dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks, self._lanes.certificate))
+        certificate = self._lanes.certificate
+        dialogue.send(Accept(self.id, self._record.token, lanes, digests, checks, certificate, channels))
         if not needed:
             self._building = background(self._guard(self._build()), f"relocation {self.id}")
 
@@ -172,7 +178,8 @@ class TargetRelocation(Runner[TargetEffect]):
             raise StreamError("the carrier is gone")
         limit = stream_bytes_max(self.domain.memory_mib << 20, live=self._record.live)
         lanes, stream_format = self._lanes, self._context.driver.stream_format
-        self._carrier.receive_domain(lanes.sockets, self._arrivals, limit, lanes.security, stream_format)
+        sockets, security, channels = lanes.sockets, lanes.security, self._channels
+        self._carrier.receive_domain(sockets, self._arrivals, limit, security, stream_format, channels)
         self._lanes.close()
         await self._listen_when_ready()
 
@@ -180,7 +187,7 @@ class TargetRelocation(Runner[TargetEffect]):
         """Build the domain, paused, unless the relocation ended while this was being got ready."""
         if self.handover.state is not TargetState.RESERVED:
             return
-        self._stream = await self._incoming.prepare(self._context.config.disk_paths)
+        self._stream = await self._incoming.prepare(self._context.config.disk_paths, self._channels)
         await self._listen_when_ready()
 
     async def _listen_when_ready(self) -> None:
@@ -188,14 +195,14 @@ class TargetRelocation(Runner[TargetEffect]):
         if self._stream is None or not self._lanes.complete:
             return
         stream, self._stream = self._stream, None
-        with stream:
+        with stream, closing_all(self._incoming.channels()) as channels:
             if self._carrier is None:
                 raise StreamError("the carrier is gone")
             memory = self._incoming.memory()
             if memory is not None:
                 self._carrier.place_into(memory)
                 self.log.info("{id}: pages go straight into the guest's memory", id=self.id)
-            self._carrier.stream(stream)
+            self._carrier.stream(stream, channels)
         self._spawn(self._patient(self._watch_loaded()), "loading")
         self._event(TargetEvent.LISTENING)
 

@@ -66,12 +66,23 @@ class Outgoing(Protocol):
     def require(self, *, live: bool) -> None:
         """Raise DriverError, with the way out, if the domain cannot leave like this at all. Nothing is touched."""
 
-    async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
+    @property
+    def channels_max(self) -> int:
+        """Over how many channels, beside its main stream, this domain can leave; 0 for none. Blocks for a moment."""
+
+    async def start(
+        self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False, channels: int = 0
+    ) -> socket.socket:
         """Begin to stream the domain and return this side's end of the stream (both directions, blocking mode).
 
         Not live: the domain is paused first. The caller owns the socket and must pass it on or close it.
         ``may_throttle``: ``adjust`` may be asked to slow the guest down, which some hypervisors must know beforehand.
+        With ``channels``, at most ``channels_max``, the hypervisor compresses the domain's memory itself and spreads
+        it over so many connections, which ``channels()`` then returns; the target must expect the same number.
         """
+
+    def channels(self) -> Sequence[socket.socket]:
+        """This side's ends of the channels, in any order. To be asked once, after ``start``; the caller owns them."""
 
     async def adjust(self, *, downtime_limit_ms: int, throttle_percent: int = 0) -> None:
         """Change the pause to aim for, and how much of their time the guest's processors lose, while it streams.
@@ -124,8 +135,10 @@ class Outgoing(Protocol):
 class Incoming(Protocol):
     """One domain on its way in: built, paused and not reachable by the network until ``resume``."""
 
-    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",), channels: int = 0) -> socket.socket:
         """Build the domain, paused and waiting for its stream; return this side's end of it (see Outgoing.start).
+
+        ``channels``, at most those of the driver's facts, is what the source's hypervisor begins with.
 
         Boot files must be in the store before. Raises DriverError if the hypervisor would open a disk, or something
         that a disk rests on, in none of the directories ``disk_roots``, whatever its name says.
@@ -134,6 +147,9 @@ class Incoming(Protocol):
     def memory(self) -> GuestMemory | None:
         """The guest's memory, to place pages in; None if the whole stream is needed. To be asked once, after
         ``prepare``."""
+
+    def channels(self) -> Sequence[socket.socket]:
+        """This side's ends of the channels. To be asked once, after ``prepare``; the caller owns them."""
 
     async def loaded(self) -> None:
         """Return once the hypervisor has loaded the whole stream and could run the domain at once.

@@ -6,12 +6,18 @@ import os
 
 import psutil
 
+from relocd.pages.channel_count import channel_count
 from relocd.pages.lane_count import lane_count
 
 
 def lanes_for(address: str) -> int:
     """How many lanes this host is good for, on connections of its address ``address``."""
     return lane_count(len(os.sched_getaffinity(0)), link_mbit_s(address))
+
+
+def channels_for(address: str, limit_bytes_s: int) -> int:
+    """How many channels of the hypervisor are worth while on connections of this address, under such a limit."""
+    return channel_count(link_mbit_s(address), limit_bytes_s)
 
 
 def link_mbit_s(address: str) -> int | None:

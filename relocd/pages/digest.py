@@ -35,6 +35,17 @@ class StreamDigest:
         self._chain = xxhash.xxh3_128_digest(_LINK.pack(self._chain, sequence, digest))
         self.batches += 1
 
+    def join(self, other: StreamDigest) -> None:
+        """Take in another stream as a whole."""
+        self._chain = xxhash.xxh3_128_digest(_LINK.pack(self._chain, other.batches, other.digest()))
+        self.batches += other.batches
+
+    def copy(self) -> StreamDigest:
+        """One that goes on by itself from here."""
+        twin = StreamDigest()
+        twin.batches, twin._chain = self.batches, self._chain
+        return twin
+
     def digest(self) -> bytes:
         """What stands for all batches so far."""
         return self._chain

@@ -15,7 +15,13 @@ import xxhash
 from attrs import frozen
 
 from relocd.errors import StreamError
-from relocd.pages.limits import ABORT_BYTES_MAX, BATCH_BYTES_MAX, CHUNK_BYTES_MAX, RETURN_BYTES_MAX
+from relocd.pages.limits import (
+    ABORT_BYTES_MAX,
+    BATCH_BYTES_MAX,
+    CHANNEL_BYTES_MAX,
+    CHUNK_BYTES_MAX,
+    RETURN_BYTES_MAX,
+)
 
 if TYPE_CHECKING:
     from relocd.pages.items import Buffer
@@ -37,6 +43,7 @@ class Kind(enum.IntEnum):
     FILE_END = 4  # the boot file is complete
     END = 5  # the stream is complete: totals and digest
     ABORT = 6  # the sender gives up: the reason as text; sequence 0
+    CHANNEL = 7  # bytes of the channel of the hypervisor that has this lane to itself; empty: it ended
 
 
 class Codec(enum.IntEnum):
@@ -56,6 +63,7 @@ _SIZES: Final[dict[Kind, tuple[int, int]]] = {
     Kind.FILE_END: (_FILE_END.size, _FILE_END.size),
     Kind.END: (_END.size, _END.size),
     Kind.ABORT: (0, ABORT_BYTES_MAX),
+    Kind.CHANNEL: (0, CHANNEL_BYTES_MAX),
 }
 _COMPRESSIBLE: Final = frozenset({Kind.BATCH})
 

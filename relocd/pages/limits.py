@@ -10,6 +10,8 @@ CHUNK_BYTES_MAX: Final = 256 << 10
 """One piece of a boot file."""
 RETURN_BYTES_MAX: Final = 64 << 10
 """One piece of the hypervisor's return path; QEMU's is 16 bytes long in a healthy relocation."""
+CHANNEL_BYTES_MAX: Final = 256 << 10
+"""One piece of a channel of the hypervisor."""
 ABORT_BYTES_MAX: Final = 1 << 10
 """The reason in an ABORT, as UTF-8."""
 
@@ -19,6 +21,9 @@ the oldest one not yet wholly handed to its lane; a receiver keeps this many seq
 two lanes could wait for each other for ever."""
 LANES_MAX: Final = WINDOW - 1
 """Lanes of one relocation: one frame each is under way, and the window must hold them all."""
+
+CHANNELS_MAX: Final = 8
+"""Channels of one relocation, each of which has a lane to itself; one more lane has the main stream."""
 
 PASSES_MAX: Final = 1000
 """How often a live relocation may send all of the domain's memory. Nothing forbids a source to go on with rounds for

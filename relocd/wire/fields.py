@@ -9,10 +9,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from relocd.errors import ConfigError, ProtocolError
+from relocd.printable import printable
 from relocd.sxp import Atom, Node, SList, Value, dumps, parse_one
-
-#: Texts of peers that end up in logs and on terminals are cut to this many characters.
-MAX_TEXT = 1000
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=enum.StrEnum)
@@ -129,15 +127,6 @@ class Fields:
         if not isinstance(value, Atom):
             raise ProtocolError(f"'{self.message}': the field '{key}' must be a word")
         return str(value)
-
-
-def printable(text: str) -> str:
-    """Cut a peer's text to size and blank what could play tricks on a terminal or log.
-
-    Those are control characters and invisible ones, such as those that turn the direction of writing.
-    """
-    cut = text[:MAX_TEXT]
-    return cut if cut.isprintable() else "".join(c if c.isprintable() else " " for c in cut)
 
 
 def to_number(text: str, low: int, high: int, what: str) -> int:

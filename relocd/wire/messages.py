@@ -37,6 +37,7 @@ from attrs import field, frozen
 from relocd.domain.record import from_sxp, to_sxp
 from relocd.errors import ProtocolError
 from relocd.model import DomainConfig
+from relocd.pages.limits import CHANNELS_MAX
 from relocd.preflight.facts import SourceFacts
 from relocd.preflight.result import Check
 from relocd.wire.checks import check_rows, read_checks
@@ -91,7 +92,8 @@ class Hello:
 class Propose:
     """The source describes the domain and asks for a place.
 
-    ``lanes`` is the number it would like; ``paused`` says that the domain is paused now and must arrive so;
+    ``lanes`` is the number it would like, ``channels`` that of the hypervisor's own channels, each of which would
+    have a lane besides one for the main stream; ``paused`` says that the domain is paused now and must arrive so;
     ``source`` is for the target's checks. ``lane_certificate`` is what its lanes will show if the dialogue is over
     TLS: DER, in hex.
     """
@@ -104,13 +106,15 @@ class Propose:
     domain: DomainConfig
     source: SourceFacts = field(factory=SourceFacts)
     lane_certificate: str = ""
+    channels: int = 0
 
 
 @frozen
 class Accept:
     """There is a place, and it is reserved. ``needed`` lists digests of boot files that must come along.
 
-    ``lane_certificate`` as in Propose.
+    ``lane_certificate`` as in Propose. ``lanes`` are all that are to be opened: one more than ``channels`` if there
+    are any.
     """
 
     relocation: UUID
@@ -119,6 +123,7 @@ class Accept:
     needed: tuple[str, ...]
     checks: tuple[Check, ...]
     lane_certificate: str = ""
+    channels: int = 0
 
 
 @frozen
@@ -288,6 +293,10 @@ def agree(ours: Hello, theirs: Hello) -> int:
     return version
 
 
+def _channels_row(channels: int) -> Rows:
+    return (("channels", channels),) if channels else ()
+
+
 def _certificate_row(certificate: str) -> Rows:
     return (("lane-certificate", certificate),) if certificate else ()
 
@@ -300,7 +309,9 @@ def _hello(f: Fields) -> Hello:
 
 
 def _propose(f: Fields) -> Propose:
-    f.check_mandatory(("relocation", "intent", "live", "paused", "lanes", "domain", "lane-certificate"))
+    f.check_mandatory(
+        ("relocation", "intent", "live", "paused", "lanes", "domain", "lane-certificate", "channels")
+    )
     return Propose(
         f.uuid("relocation"),
         f.word("intent", Intent),
@@ -310,6 +321,7 @@ def _propose(f: Fields) -> Propose:
         checked(lambda: from_sxp(f.node("domain"))),
         read_source(f),
         f.exact("lane-certificate", _CERTIFICATE, ""),
+        f.number("channels", 0, CHANNELS_MAX, 0),
     )
 
 
@@ -322,6 +334,7 @@ def _accept(f: Fields) -> Accept:
         needed,
         read_checks(f),
         f.exact("lane-certificate", _CERTIFICATE, ""),
+        f.number("channels", 0, CHANNELS_MAX, 0),
     )
 
 
@@ -371,6 +384,7 @@ _FORMS: dict[type, Form] = {
             ("domain", to_sxp(m.domain)),
             *source_fields(m.source),
             *_certificate_row(m.lane_certificate),
+            *_channels_row(m.channels),
         ),
         _propose,
     ),
@@ -383,6 +397,7 @@ _FORMS: dict[type, Form] = {
             ("needed", *m.needed),
             ("checks", *check_rows(m.checks)),
             *_certificate_row(m.lane_certificate),
+            *_channels_row(m.channels),
         ),
         _accept,
     ),

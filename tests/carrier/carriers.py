@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
@@ -128,6 +129,10 @@ class Pair:
         self.source, self.target = source, target
         self.out, self._source_stream = stream_pair()  # the hypervisor that sends
         self.back, self._target_stream = stream_pair()  # the hypervisor that receives
+        self.channels_out: list[socket.socket] = []  # its further connections, each
+        self.channels_back: list[socket.socket] = []
+        self._source_channels: list[socket.socket] = []
+        self._target_channels: list[socket.socket] = []
 
     def connect(
         self,
@@ -140,23 +145,31 @@ class Pair:
         between: Callable[[int], tuple[socket.socket, socket.socket]] = lambda _: tcp_pair(),
         security: tuple[LaneSecurity | None, LaneSecurity | None] = (None, None),
         stream_format: StreamFormat = StreamFormat.QEMU,
+        channels: int = 0,
     ) -> None:
-        """Tell both to begin. ``between`` makes the two ends of a lane; ``security`` is source's and target's."""
+        """Tell both to begin. ``between`` makes the two ends of a lane; ``security`` is source's and target's.
+
+        ``lanes`` are those of the main stream; those of ``channels`` are more, and have the numbers after them.
+        """
+        lanes += channels
         pairs = [between(number) for number in range(lanes)]
+        for _ in range(channels):
+            self._add_channel()
         specs = tuple(FileSpec(len(data), hashlib.sha256(data).hexdigest()) for data in files)
-        send = control.Send(lanes, Compression(compression), specs, security[0], stream_format)
+        send = control.Send(lanes, Compression(compression), specs, security[0], stream_format, channels)
         self.source.tell(send, *[near for near, _ in pairs], *map(memory_file, files))
         writable = [os.open(path, os.O_WRONLY | os.O_CREAT, 0o600) for path in sinks]
         self.target.tell(
-            control.Receive(lanes, specs, stream_bytes_max, security[1], stream_format),
+            control.Receive(lanes, specs, stream_bytes_max, security[1], stream_format, channels),
             *[far for _, far in pairs],
             *writable,
         )
 
     def start(self) -> None:
-        """Hand both their hypervisor's stream."""
-        self.source.tell(control.Stream(), self._source_stream)
-        self.target.tell(control.Stream(), self._target_stream)
+        """Hand both their hypervisor's stream, and its channels."""
+        command = control.Stream(len(self.channels_out))
+        self.source.tell(command, self._source_stream, *self._source_channels)
+        self.target.tell(command, self._target_stream, *self._target_channels)
 
     def expect_files(self) -> None:
         self.source.expect(control.CarrierFilesDone)
@@ -169,6 +182,18 @@ class Pair:
     def close(self) -> None:
         for sock in (self.out, self.back, self._source_stream, self._target_stream):
             sock.close()
+        for channels in (self.channels_out, self.channels_back, self._source_channels, self._target_channels):
+            for channel in channels:
+                channel.close()
+
+    def _add_channel(self) -> None:
+        for hypervisors, carriers in (
+            (self.channels_out, self._source_channels),
+            (self.channels_back, self._target_channels),
+        ):
+            ours, theirs = stream_pair()
+            hypervisors.append(ours)
+            carriers.append(theirs)
 
 
 class FrameRelay:
@@ -271,9 +296,20 @@ def write_and_close(sock: socket.socket, pieces: Sequence[bytes | memoryview]) -
     return thread
 
 
+def read_all(socks: Sequence[socket.socket]) -> list[bytes]:
+    """All that each of a hypervisor's connections gets, read at the same time."""
+    with ThreadPoolExecutor(len(socks)) as readers:
+        return list(readers.map(read_to_end, socks))
+
+
 def read_in_background(sock: socket.socket) -> threading.Thread:
     """A hypervisor that takes what it gets."""
-    thread = threading.Thread(target=read_to_end, args=(sock,), daemon=True)
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the test may be over first
+            read_to_end(sock)
+
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     return thread
 

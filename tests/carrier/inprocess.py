@@ -46,11 +46,16 @@ class Ear(Reporter):
 
 @frozen
 class Stage:
-    """A side with one lane: ``lane`` is the peer's end of it, ``stream`` the hypervisor's."""
+    """A side with one lane: ``lane`` is the peer's end of it, ``stream`` the hypervisor's.
+
+    ``channels`` are the peer's ends of the lanes of channels, ``channel_streams`` the hypervisor's.
+    """
 
     ear: Ear
     lane: socket.socket
     stream: socket.socket
+    channels: tuple[socket.socket, ...] = ()
+    channel_streams: tuple[socket.socket, ...] = ()
 
     def read_frame(self) -> tuple[Header, bytes]:
         """The next frame that comes out of the lane: its header, and the whole of it."""
@@ -70,37 +75,44 @@ class Stage:
 @contextmanager
 def source() -> Iterator[Stage]:
     """A source that compresses with zstd."""
-    with _stage(lambda ear, lane: Source(ear, Send(1, Compression.ZSTD), [lane], [])) as stage:
+    with _stage(lambda ear, lanes: Source(ear, Send(1, Compression.ZSTD), lanes, [])) as stage:
         yield stage
 
 
 @contextmanager
-def target() -> Iterator[Stage]:
+def target(channels: int = 0) -> Iterator[Stage]:
     """A target that rebuilds the stream."""
-    with _stage(lambda ear, lane: Target(ear, Receive(1), [lane], [])) as stage:
+    command = Receive(1 + channels, channels=channels)
+    with _stage(lambda ear, lanes: Target(ear, command, lanes, []), channels) as stage:
         yield stage
 
 
 @contextmanager
-def _stage(make: Callable[[Ear, socket.socket], Side]) -> Iterator[Stage]:
+def _stage(make: Callable[[Ear, list[socket.socket]], Side], channels: int = 0) -> Iterator[Stage]:
     """Run a side until the test has seen enough, and see all of its threads end."""
-    lane, theirs = stream_pair()
-    hypervisor, stream = stream_pair()
+    lanes, their_lanes = _ends(1 + channels)
+    hypervisors, streams = _ends(1 + channels)
     daemon, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ear = Ear(control)
     before, hook = set(threading.enumerate()), threading.excepthook
     threading.excepthook = ear.hear_error
     try:
-        side = make(ear, theirs)
+        side = make(ear, their_lanes)
         side.start()
-        side.give_stream(stream)
-        yield Stage(ear, lane, hypervisor)
-        for sock in (hypervisor, lane):
+        side.give_stream(streams[0], streams[1:])
+        yield Stage(ear, lanes[0], hypervisors[0], tuple(lanes[1:]), tuple(hypervisors[1:]))
+        for sock in (*hypervisors, *lanes):
             sock.close()
         for thread in set(threading.enumerate()) - before:
             thread.join(PATIENCE_S)
             assert not thread.is_alive(), thread
     finally:
         threading.excepthook = hook
-        for sock in (lane, theirs, hypervisor, daemon, control):
+        for sock in (*lanes, *their_lanes, *hypervisors, *streams, daemon, control):
             sock.close()
+
+
+def _ends(count: int) -> tuple[list[socket.socket], list[socket.socket]]:
+    """The test's ends of so many connections, and the side's."""
+    pairs = [stream_pair() for _ in range(count)]
+    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]

@@ -13,12 +13,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from relocd.carrier.lanes import Lane
 from relocd.carrier.main import main
 from relocd.carrier.memory import WRITE_BYTES_MAX, MemoryFile
+from relocd.carrier.side import Side
 from relocd.carrier.target import Target
 from relocd.pages.items import PAGE_SIZE
 
@@ -96,8 +97,9 @@ def _mutiny(self: Target, lane: Lane) -> None:
     os._exit(0)
 
 
-def _mutiny_with_memory(self: Target, sock: socket.socket) -> None:
+def _mutiny_with_memory(self: Side, sock: socket.socket, channels: Sequence[socket.socket] = ()) -> None:
     """The same by one that has been given the guest's memory, begin and end of which it knows."""
+    assert isinstance(self, Target)
     placement = self._placement
     assert placement is not None
     memory = placement._memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from itertools import accumulate
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from relocd.carrier.control import CarrierEnded
 from relocd.errors import StreamError
 from relocd.pages import frames
-from relocd.pages.frames import HEADER_BYTES, Codec, Header, Kind
+from relocd.pages.digest import StreamDigest, batch_digest
+from relocd.pages.frames import HEADER_BYTES, Codec, End, Header, Kind
 from relocd.pages.squeeze import decompress
 from tests.carrier import inprocess
+from tests.carrier.carriers import read_to_end
 from tests.pages.streams import StreamBuilder
 
 PAGE = 4096
@@ -84,6 +87,31 @@ def test_every_bit_between_source_and_target_is_watched(wire: Frames) -> None:
         with inprocess.target() as stage:
             stage.lane.sendall(flipped(whole, at))
             verdict = stage.ear.verdict(CarrierEnded)
+        assert isinstance(verdict, StreamError), (at, verdict)
+        assert "damaged on its way" in str(verdict) or "not a frame" in str(verdict), (at, verdict)
+
+
+def test_every_bit_of_a_channel_is_watched() -> None:
+    """Headers, content, the end: nothing that changed is written."""
+    digest, main = StreamDigest(), StreamDigest()
+    digest.add(0, batch_digest(b"packets"))
+    main.join(digest)
+    end = End(7, 1, main.digest()).to_bytes()
+    said = b"".join(
+        frames.pack(Kind.CHANNEL, number, payload) + payload
+        for number, payload in enumerate((b"packets", b""))
+    )
+    with inprocess.target(channels=1) as stage:
+        stage.lane.sendall(frames.pack(Kind.END, 0, end) + end)
+        stage.channels[0].sendall(said)
+        assert isinstance(stage.ear.verdict(CarrierEnded), CarrierEnded)
+        assert read_to_end(stage.channel_streams[0]) == b"packets"
+    for at in range(len(said)):
+        with inprocess.target(channels=1) as stage:
+            stage.channels[0].sendall(flipped(said, at))
+            verdict = stage.ear.verdict(CarrierEnded)
+            written = bool(select.select(stage.channel_streams, [], [], 0)[0])
+        assert written is (at >= HEADER_BYTES + len(b"packets"))
         assert isinstance(verdict, StreamError), (at, verdict)
         assert "damaged on its way" in str(verdict) or "not a frame" in str(verdict), (at, verdict)
 

@@ -220,6 +220,7 @@ HOSTILE = {
         "more after the end",
     ),
     "a return path in the wrong direction": (frame(Kind.RETURN, b"x"), "wrong direction"),
+    "a channel that was not agreed on": (frame(Kind.CHANNEL, b"x"), "carries a CHANNEL frame"),
     "a file nobody asked for": (frame(Kind.FILE, b"x"), "not agreed on"),
     "an end of a file nobody asked for": (frame(Kind.FILE_END, FileEnd(0, 0).to_bytes()), "mixed up"),
     "a bomb": (
@@ -281,7 +282,7 @@ def test_a_boot_file_that_shrank_is_noticed_by_the_source() -> None:
         far.close()
 
 
-@pytest.mark.parametrize("kind", [Kind.BATCH, Kind.FILE, Kind.END])
+@pytest.mark.parametrize("kind", [Kind.BATCH, Kind.FILE, Kind.END, Kind.CHANNEL])
 def test_a_target_cannot_send_to_the_source(kind: Kind) -> None:
     with Carrier() as source:
         near, far = tcp_pair()

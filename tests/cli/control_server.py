@@ -97,6 +97,7 @@ def outcome(kind: str = "completed", **more: Any) -> Json:
         "duration_s": 10.25,
         "downtime_ms": 41,
         "blackout_ms": 67,
+        "channels": 4,
         "bytes_sent": 390_070_272,
         "pages": 131072,
         "zero_pages": 65536,

@@ -273,6 +273,7 @@ OUTCOME_FIELDS = {
     "duration_s",
     "downtime_ms",
     "blackout_ms",
+    "channels",
     "bytes_sent",
     "pages",
     "zero_pages",

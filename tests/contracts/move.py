@@ -26,12 +26,16 @@ class Move:
         *,
         live: bool = True,
         may_throttle: bool = False,
+        channels: int = 0,
     ) -> None:
         self.source, self.target, self.config, self._live = source, target, config, live
         self._may_throttle = may_throttle
+        self._channels = channels
         self.outgoing = call(source.driver.outgoing, config.uuid)
         self.incoming = call(target.driver.incoming, config)
         self.sockets: list[socket.socket] = []
+        self._there: list[socket.socket] = []  # main stream first
+        self._kept: list[socket.socket] = []  # channels of the source, which nobody breaks
         self._threads: list[threading.Thread] = []
         self._flows = threading.Event()
         self._flows.set()
@@ -97,8 +101,9 @@ class Move:
         """The carriers die."""
         self.go_on()
         for end in self.sockets:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+            if end not in self._kept:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Nothing of the stream is left open."""
@@ -120,17 +125,28 @@ class Move:
         return here.state if here else None, there.state if there else None
 
     def _prepare(self) -> None:
-        self.sockets.append(run(self.incoming.prepare()))
+        stream = run(self.incoming.prepare(channels=self._channels))
+        self._there = [stream, *call(self.incoming.channels)]
+        assert len(self._there) == 1 + self._channels
+        self.sockets += self._there
 
     def _start(self) -> None:
         stream = run(
-            self.outgoing.start(live=self._live, downtime_limit_ms=20, may_throttle=self._may_throttle)
+            self.outgoing.start(
+                live=self._live,
+                downtime_limit_ms=20,
+                may_throttle=self._may_throttle,
+                channels=self._channels,
+            )
         )
-        there = self.sockets[0]
-        self.sockets.append(stream)
-        for source, destination in ((stream, there), (there, stream)):
-            self._threads.append(threading.Thread(target=self._pump, args=(source, destination), daemon=True))
-            self._threads[-1].start()
+        self._kept = [*call(self.outgoing.channels)]
+        here = [stream, *self._kept]
+        self.sockets += here
+        for pair in zip(here, self._there, strict=True):
+            for source, destination in (pair, pair[::-1]):
+                pump = threading.Thread(target=self._pump, args=(source, destination), daemon=True)
+                self._threads.append(pump)
+                pump.start()
 
     def _switch_over(self) -> None:
         run(self.outgoing.switch_over())
@@ -141,8 +157,9 @@ class Move:
             while data := source.recv(1 << 16):
                 self._flows.wait()
                 self._pass_on(destination, data)
-        with contextlib.suppress(OSError):
-            destination.shutdown(socket.SHUT_WR)
+        if destination not in self._kept:
+            with contextlib.suppress(OSError):
+                destination.shutdown(socket.SHUT_WR)
 
     def _pass_on(self, destination: socket.socket, data: bytes) -> None:
         with self._lock:

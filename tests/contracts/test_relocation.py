@@ -127,7 +127,7 @@ def test_a_stream_that_is_cut_leaves_the_domain_on_the_source(rig: Rig, stage: s
     move = Move(rig.a, rig.b, create(rig)).to(stage)
     move.cut()
     with pytest.raises(DriverError):
-        run(_to_the_end(move))
+        run(to_the_end(move))
     with pytest.raises(DriverError):
         run(move.incoming.loaded())
     run(move.outgoing.cancel())
@@ -234,7 +234,7 @@ def test_a_source_that_dies_is_gone_and_says_so(rig: Rig, stage: str) -> None:
         move.to(stage)
     rig.kill(rig.a, move.config.uuid)
     with pytest.raises(DriverError, match=r"ended while it was being relocated: .*killed|the domain is gone"):
-        run(_to_the_end(move))
+        run(to_the_end(move))
     move.go_on()
     with pytest.raises(DriverError):
         run(move.incoming.loaded())
@@ -269,7 +269,7 @@ def test_a_target_that_dies_after_loading_cannot_be_resumed(rig: Rig) -> None:
     assert rig.leftovers(rig.b) == []
 
 
-async def _to_the_end(move: Move) -> None:
+async def to_the_end(move: Move) -> None:
     await move.outgoing.paused()
     await move.outgoing.switch_over()
     await move.outgoing.finished()

@@ -30,16 +30,16 @@ class Witness:
         """The guest runs on host a, went on counting, found no bad page; nothing is left on host b."""
         self._alive()
         assert _states(self._scene.a) == {GUEST_UUID: "running"}
-        assert _states(self._scene.b) == {}
         self._scene.b.wait_clean()
+        assert _states(self._scene.b) == {}
         self._scene.a.wait_clean(keep=[GUEST_UUID])
 
     def runs_on_b(self) -> None:
         """The same, the other way round."""
         self._alive()
         assert _states(self._scene.b) == {GUEST_UUID: "running"}
-        assert _states(self._scene.a) == {}
         self._scene.a.wait_clean()
+        assert _states(self._scene.a) == {}
         self._scene.b.wait_clean(keep=[GUEST_UUID])
 
     def _alive(self) -> None:

@@ -126,7 +126,8 @@ def test_the_outcome_object_has_every_field_that_programs_rely_on(scene: Scene, 
     back = scene.b.relocctl("migrate", "--live", "guest", scene.a.host.address).result
     promised = {
         "outcome", "relocation", "live", "rounds", "duration_s", "downtime_ms", "blackout_ms", "bytes_sent",
-        "pages", "zero_pages", "saved_zero_bytes", "saved_compression_bytes", "dense_bytes", "level_bytes", "error",
+        "pages", "zero_pages", "saved_zero_bytes", "saved_compression_bytes", "dense_bytes", "level_bytes",
+        "channels", "error",
     }  # fmt: skip
     assert promised <= last.keys()
     assert last["error"] is None

@@ -14,13 +14,14 @@ from tests.testbed.network import GUEST_IP
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 MOVES = 3
+PAGE_STREAM = {"xen-relocation-channels": 0}
 
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    with Scene() as scene:
+    with Scene(settings=PAGE_STREAM) as scene:
         scene.b.terminate()
-        scene.b.write_config({"xen-relocation-direct-placement": "no"})
+        scene.b.write_config(PAGE_STREAM | {"xen-relocation-direct-placement": "no"})
         scene.b.start()
         scene.start_guest(scene.a, fill_mib=96, working_set_mib=32, dirty_mb_s=60)
         yield scene

@@ -57,6 +57,13 @@ class Qemu:
             self._events.append(answer)
         return answer["return"]
 
+    def spread(self, channels: int) -> None:
+        """Migrate over so many channels beside the main connection, compressed."""
+        self.command("migrate-set-capabilities", capabilities=[{"capability": "multifd", "state": True}])
+        self.command(
+            "migrate-set-parameters", **{"multifd-channels": channels, "multifd-compression": "zstd"}
+        )
+
     def wait_for_migration(self, *states: str) -> str:
         """Wait until the migration is in one of these states; return it."""
         while True:
@@ -90,6 +97,16 @@ def migrating(*, running: bool) -> Iterator[tuple[Qemu, Qemu, socket.socket, soc
 
     The source's guest has run its firmware for a moment, or not at all; the target's stays paused.
     """
+    with spreading(0, running=running) as (source, target, (from_source,), (to_target,)):
+        yield source, target, from_source, to_target
+
+
+@contextmanager
+def spreading(
+    channels: int, *, running: bool
+) -> Iterator[tuple[Qemu, Qemu, list[socket.socket], list[socket.socket]]]:
+    """The same over several connections, the main one first. Once they are made the target's QEMU answers only when
+    something has come."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
         server = stack.enter_context(_listen(directory / "out"))
@@ -97,11 +114,14 @@ def migrating(*, running: bool) -> Iterator[tuple[Qemu, Qemu, socket.socket, soc
         stack.callback(source.stop)
         target = Qemu(directory, "target", "-S", "-incoming", "defer")
         stack.callback(target.stop)
+        for qemu in (source, target) if channels else ():
+            qemu.spread(channels)
         target.command("migrate-incoming", uri=f"unix:{directory}/in")
-        to_target = stack.enter_context(socket.socket(socket.AF_UNIX))
-        to_target.connect(f"{directory}/in")
+        to_target = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(1 + channels)]
+        for sock in to_target:
+            sock.connect(f"{directory}/in")
         source.command("migrate", uri=f"unix:{server.getsockname()}")
-        from_source = stack.enter_context(server.accept()[0])
+        from_source = [stack.enter_context(server.accept()[0]) for _ in range(1 + channels)]
         yield source, target, from_source, to_target
 
 

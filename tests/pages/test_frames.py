@@ -74,7 +74,7 @@ WRONG = {
     "version": (raw(version=2), "version 2"),
     "reserved": (raw(reserved=1), "reserved"),
     "kind zero": (raw(kind=0), "unknown kind 0"),
-    "kind unknown": (raw(kind=7), "unknown kind 7"),
+    "kind unknown": (raw(kind=8), "unknown kind 8"),
     "codec unknown": (raw(codec=2), "codec 2"),
     "batch too long": (raw(decoded=limits.BATCH_BYTES_MAX + 1, wire=5, codec=1), "announces 2097153 bytes"),
     "batch of 4 GiB": (raw(decoded=0xFFFFFFFF, wire=0xFFFFFFFF), "announces 4294967295 bytes"),
@@ -85,8 +85,13 @@ WRONG = {
     "end of the wrong size": (raw(kind=5, decoded=33, wire=33), "announces 33"),
     "abort too long": (raw(kind=6, decoded=1025, wire=1025), "announces 1025"),
     "abort with a sequence": (raw(kind=6, decoded=0, wire=0, sequence=1), "no place in the sequence"),
+    "channel piece too long": (
+        raw(kind=7, decoded=(256 << 10) + 1, wire=(256 << 10) + 1),
+        "a CHANNEL frame announces 262145",
+    ),
     "raw with two sizes": (raw(decoded=2, wire=1), "two different sizes"),
     "compressed return path": (raw(kind=2, codec=1, decoded=9, wire=1), "never compressed"),
+    "compressed channel piece": (raw(kind=7, codec=1, decoded=9, wire=1), "never compressed"),
     "compressed to more": (raw(codec=1, decoded=9, wire=9), "not smaller"),
     "compressed to nothing": (raw(codec=1, decoded=9, wire=0), "not smaller"),
 }
@@ -97,6 +102,14 @@ def test_a_wrong_header_is_refused_with_a_reason(case: str) -> None:
     data, reason = WRONG[case]
     with pytest.raises(StreamError, match=reason):
         frames.unpack(data)
+
+
+@pytest.mark.parametrize("kind", [Kind.RETURN, Kind.CHANNEL])
+@given(payload=st.binary(max_size=500))
+def test_what_the_hypervisor_says_comes_back_and_may_be_nothing(kind: Kind, payload: bytes) -> None:
+    header = frames.unpack(frames.pack(kind, 3, payload))
+    frames.verify(header, payload)
+    assert (header.kind, header.sequence, header.wire_bytes) == (kind, 3, len(payload))
 
 
 def test_zero_bytes_are_no_frame() -> None:

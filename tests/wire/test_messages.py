@@ -15,8 +15,8 @@ from relocd.errors import ProtocolError
 from relocd.model import DomainConfig
 from relocd.preflight.facts import DiskFact, DiskKind, SourceFacts
 from relocd.preflight.result import Check, Verdict
+from relocd.printable import MAX_TEXT, printable
 from relocd.segment.proof import BridgeEnd, EndState
-from relocd.wire.fields import MAX_TEXT, printable
 from relocd.wire.lines import MAX_LINE_BYTES, LineCutter
 from relocd.wire.messages import (
     Abort,
@@ -115,6 +115,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.integers(1, 16),
         domain_configs(),
         sources,
+        channels=st.integers(0, 8),
     ),
     st.builds(
         Accept,
@@ -124,6 +125,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.lists(hexes, max_size=3).map(tuple),
         checks,
         st.just("") | st.binary(min_size=1, max_size=2048).map(bytes.hex),
+        channels=st.integers(0, 8),
     ),
     st.builds(Refuse, checks),
     st.builds(Verdicts, checks),
@@ -222,6 +224,8 @@ def _probe(ends: bytes, nonce: bytes = b"00" * 16) -> bytes:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
+        (_proposal(b"(channels 9)"), "channels"),
+        (_proposal(b"(channels -1)"), "channels"),
         (b"(fly)", "unknown message 'fly'"),
         (b"()", "begin with its name"),
         (b"(lane (relocation x) (token ab) (number 0))", "must be a UUID"),

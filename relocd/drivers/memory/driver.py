@@ -169,7 +169,16 @@ class MemoryOutgoing:
     def require(self, *, live: bool) -> None:
         """Everything can leave."""
 
-    async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
+    @property
+    def channels_max(self) -> int:
+        return 0
+
+    def channels(self) -> Sequence[socket.socket]:
+        return ()
+
+    async def start(
+        self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False, channels: int = 0
+    ) -> socket.socket:
         self._host.check(Step.START)
         domain = self._domain()
         if domain.role is not Role.OWN:
@@ -264,7 +273,7 @@ class MemoryIncoming:
         self._config = config
         self._boot = boot
 
-    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",), channels: int = 0) -> socket.socket:
         self._host.check(Step.PREPARE)
         await deferToThread(bootstore.require, self._boot, self._config)
         domain = add(self._host, self._config, Role.INCOMING)
@@ -276,6 +285,9 @@ class MemoryIncoming:
 
     def memory(self) -> GuestMemory | None:
         return None
+
+    def channels(self) -> Sequence[socket.socket]:
+        return ()
 
     async def loaded(self) -> None:
         transfer = self._domain().transfer

@@ -17,6 +17,7 @@ from relocd.drivers.qemu.cmdline import ARCHITECTURE, FAMILIES
 from relocd.drivers.qemu.options import option, plain
 from relocd.errors import DriverError
 from relocd.model import Accelerator, DomainConfig, HypervisorFacts
+from relocd.pages.limits import CHANNELS_MAX
 
 DRIVER = "qemu"
 
@@ -40,6 +41,7 @@ class Capabilities:
     cpus: dict[str, str]
     accelerators: tuple[Accelerator, ...]
     sandbox: bool
+    multifd_zstd: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
@@ -49,6 +51,7 @@ class Capabilities:
         """Read what ``to_json`` wrote. Raises ValueError, TypeError or KeyError for anything else."""
         fields: dict[str, Any] = json.loads(text)
         accelerators = tuple(Accelerator(name) for name in fields.pop("accelerators"))
+        fields["multifd_zstd"]  # what an older relocd wrote lacks it, and is asked for anew
         return cls(accelerators=accelerators, **fields)
 
     def facts(self) -> HypervisorFacts:
@@ -60,6 +63,7 @@ class Capabilities:
             accelerators=frozenset(self.accelerators),
             machines=frozenset(self.machines),
             cpu_models=frozenset(self.cpus),
+            channels_max=CHANNELS_MAX if self.multifd_zstd else 0,
         )
 
     def run_as(self, user: str) -> tuple[str, ...]:

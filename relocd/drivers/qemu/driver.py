@@ -202,7 +202,13 @@ class QemuDriver:
         return await load.measure(self._own(uuid, "measured"), self._plant.worker)
 
     def outgoing(self, uuid: UUID) -> QemuOutgoing:
-        return QemuOutgoing(self._plant, lambda: self._domains.get(uuid), self._destroy, self._settle)
+        return QemuOutgoing(
+            self._plant,
+            lambda: self._domains.get(uuid),
+            self._destroy,
+            self._settle,
+            self._known.facts().channels_max,
+        )
 
     def incoming(self, config: DomainConfig) -> QemuIncoming:
         return QemuIncoming(
@@ -278,7 +284,8 @@ class QemuDriver:
     async def _destroy(self, domain: Domain) -> None:
         """End and remove a domain. Idempotent; raises DriverError while something of it is left."""
         domain.doomed = True
-        await domain.process.end(grace_s=_QUIT_GRACE_S)
+        never_ran = domain.role is Role.INCOMING  # and has nothing to write back
+        await domain.process.end(grace_s=0.0 if never_ran else _QUIT_GRACE_S)
         await self._remove(domain, logs_too=True)
 
     async def _remove(self, domain: Domain, *, logs_too: bool) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.logger import Logger
 
 from relocd.drivers.base import GuestMemory
-from relocd.drivers.qemu import migration
+from relocd.drivers.qemu import migration, streams
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.memory import guest_memory
 from relocd.drivers.qemu.plant import Plant
@@ -53,24 +53,36 @@ class QemuIncoming:
         self._destroy = destroy
         self._direct_placement = direct_placement
         self._memory: GuestMemory | None = None
+        self._channels: list[socket.socket] = []
 
-    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",), channels: int = 0) -> socket.socket:
         domain = await self._build(self._config, Role.INCOMING, disk_roots)
         try:
             await self._plant.check_opened(domain, disk_roots)
-            if self._direct_placement:
+            await migration.prepare(domain.monitor, migration.TARGET_CAPABILITIES, channels)
+            if self._direct_placement and not channels:
                 self._memory = await self._open_memory(domain)
-            await migration.prepare(domain.monitor, migration.TARGET_CAPABILITIES)
-            stream = await migration.attach_stream(domain.monitor, _STREAM)
-            try:
-                await domain.monitor.execute("migrate-incoming", {"uri": f"fd:{_STREAM}"})
-            except BaseException:
-                stream.close()
-                raise
+            main, *self._channels = await self._listen(domain, channels)
         except BaseException:
             await self.discard()
             raise
-        return stream
+        return main
+
+    async def _listen(self, domain: Domain, channels: int) -> list[socket.socket]:
+        if channels:
+            run_dir = self._plant.run_dir(domain.uuid)
+            return await streams.receive_over(domain.monitor, run_dir, 1 + channels)
+        stream = await streams.attach(domain.monitor, _STREAM)
+        try:
+            await domain.monitor.execute("migrate-incoming", {"uri": f"fd:{_STREAM}"})
+        except BaseException:
+            stream.close()
+            raise
+        return [stream]
+
+    def channels(self) -> Sequence[socket.socket]:
+        channels, self._channels = self._channels, []
+        return channels
 
     def memory(self) -> GuestMemory | None:
         memory, self._memory = self._memory, None
@@ -90,7 +102,7 @@ class QemuIncoming:
         await self._plant.wait_disks(domain)
 
     async def resume(self, *, paused: bool) -> None:
-        self._close_memory()
+        self._close_unasked()
         domain = self._domain()
         if domain.role is Role.OUTGOING:
             raise BadState(f"Domain '{self._config.name}' is on its way out already.")
@@ -109,7 +121,7 @@ class QemuIncoming:
         await domain.assign(Role.OWN)
 
     async def discard(self) -> None:
-        self._close_memory()
+        self._close_unasked()
         domain = self._find()
         if domain is None:
             await self._plant.remove_logs(self._config.uuid)
@@ -118,11 +130,13 @@ class QemuIncoming:
             raise BadState(f"Domain '{self._config.name}' is this host's own and is not discarded.")
         await self._destroy(domain)
 
-    def _close_memory(self) -> None:
+    def _close_unasked(self) -> None:
         """Let go of what nobody asked for."""
         memory = self.memory()
         if memory is not None:
             os.close(memory.descriptor)
+        for channel in self.channels():
+            channel.close()
 
     async def _open_memory(self, domain: Domain) -> GuestMemory | None:
         try:

@@ -2,15 +2,15 @@
 sides.
 
 The settings are what the hand-over rests on: with ``return-path`` the source fails when the target cannot
-load, and ``pause-before-switchover`` lets the source wait for us before the last pages. No multifd and no
-xbzrle: lanes and zstd take their place, and they would change the stream.
+load, and ``pause-before-switchover`` lets the source wait for us before the last pages. Either QEMU streams all by
+one connection, and lanes and the page stream's own compression do the rest; or, where both hosts have agreed on
+channels, its multifd does (docs/adr/0007).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +18,6 @@ from twisted.internet.defer import Deferred
 
 from relocd.drivers.aio import awaited
 from relocd.drivers.qemu.qmp import Monitor, MonitorLost
-from relocd.drivers.qemu.sockets import stream_pair
 from relocd.errors import DriverError
 
 #: QEMU's MigrationStatus values after which nothing more comes.
@@ -30,6 +29,8 @@ SOURCE_CAPABILITIES = ("events", "return-path", "pause-before-switchover")
 #: Must be set before a migration begins; ``steering`` decides whether it does anything.
 AUTO_CONVERGE = "auto-converge"
 TARGET_CAPABILITIES = ("events", "return-path", "late-block-activate")
+#: For channels; both sides.
+_MULTIFD = "multifd"
 
 #: How often what a round begins with is asked for, at most.
 _MEASURE_EVERY_S = 0.1
@@ -137,23 +138,23 @@ def steering(downtime_limit_ms: int, throttle_percent: int) -> dict[str, int]:
     }
 
 
+def channel_parameters(channels: int) -> dict[str, object]:
+    """QEMU's parameters for so many channels; the target must have the same. Level 1 of zstd is its default."""
+    return {"multifd-channels": channels, "multifd-compression": "zstd"} if channels else {}
+
+
 async def prepare(
-    monitor: Monitor, capabilities: tuple[str, ...], switches: Mapping[str, bool] | None = None
+    monitor: Monitor,
+    capabilities: tuple[str, ...],
+    channels: int,
+    parameters: Mapping[str, object] | None = None,
+    switches: Mapping[str, bool] | None = None,
 ) -> None:
-    """Switch the capabilities on that both sides need, and others on or off."""
+    """Switch the capabilities on that both sides need, and others on or off; multifd is on if there are channels."""
     states: list[dict[str, object]] = [{"capability": name, "state": True} for name in capabilities]
-    states += [{"capability": name, "state": state} for name, state in (switches or {}).items()]
+    switched = {**(switches or {}), _MULTIFD: channels > 0}
+    states += [{"capability": name, "state": state} for name, state in switched.items()]
     await monitor.execute("migrate-set-capabilities", {"capabilities": states})
-
-
-async def attach_stream(monitor: Monitor, name: str) -> socket.socket:
-    """Give QEMU one end of a new stream, as ``fd:name``, and return the other one."""
-    ours, theirs = stream_pair()
-    try:
-        await monitor.send_descriptor(theirs.fileno(), name)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return ours
+    wanted = {**(parameters or {}), **channel_parameters(channels)}
+    if wanted:
+        await monitor.execute("migrate-set-parameters", wanted)

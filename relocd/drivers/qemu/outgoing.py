@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.internet.defer import Deferred
 
 from relocd.drivers.aio import awaited
-from relocd.drivers.qemu import migration
+from relocd.drivers.qemu import migration, streams
 from relocd.drivers.qemu.domain import Domain
 from relocd.drivers.qemu.plant import Plant
 from relocd.drivers.qemu.process import DYING_S
@@ -48,11 +48,14 @@ class QemuOutgoing:
         find: Callable[[], Domain | None],
         destroy: Callable[[Domain], Awaitable[None]],
         settle: Callable[[Domain], Awaitable[None]],
+        channels_max: int = 0,
     ) -> None:
         self._plant = plant
         self._find = find
         self._destroy = destroy
         self._settle = settle
+        self._channels_max = channels_max
+        self._channels: list[socket.socket] = []
 
     @property
     def was_paused(self) -> bool:
@@ -66,16 +69,31 @@ class QemuOutgoing:
     def require(self, *, live: bool) -> None:
         """Everything can leave."""
 
-    async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
+    @property
+    def channels_max(self) -> int:
+        domain = self._find()
+        if domain is None:
+            return 0
+        reachable = streams.reachable(domain.process.identity.pid, self._plant.run_dir(domain.uuid))
+        return self._channels_max if reachable else 0
+
+    async def start(
+        self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False, channels: int = 0
+    ) -> socket.socket:
         domain = self._domain()
         if domain.role is not Role.OWN or domain.guest not in (DomainState.RUNNING, DomainState.PAUSED):
             raise BadState(f"Domain '{domain.config.name}' is {domain.state} and cannot be relocated.")
         await domain.assign(Role.OUTGOING, was_paused=self.was_paused)
         try:
-            return await self._begin(domain, live, downtime_limit_ms, may_throttle)
+            main, *self._channels = await self._begin(domain, live, downtime_limit_ms, may_throttle, channels)
         except BaseException:
             await self.cancel()
             raise
+        return main
+
+    def channels(self) -> Sequence[socket.socket]:
+        channels, self._channels = self._channels, []
+        return channels
 
     async def adjust(self, *, downtime_limit_ms: int, throttle_percent: int = 0) -> None:
         domain = self._domain()
@@ -118,6 +136,7 @@ class QemuOutgoing:
     async def _cancel(self, domain: Domain) -> None:
         if domain.role is not Role.OUTGOING:
             return
+        await self._plant.drain(domain)
         try:
             await self._undo(domain)
         except MonitorLost:
@@ -148,27 +167,27 @@ class QemuOutgoing:
         return domain
 
     async def _begin(
-        self, domain: Domain, live: bool, downtime_limit_ms: int, may_throttle: bool
-    ) -> socket.socket:
+        self, domain: Domain, live: bool, downtime_limit_ms: int, may_throttle: bool, channels: int
+    ) -> list[socket.socket]:
         monitor = domain.monitor
         if domain.record.was_paused and await domain.run_state() == _POSTMIGRATE:
             await _unstick(domain)
         domain.migration.forget()
-        await migration.prepare(
-            monitor, migration.SOURCE_CAPABILITIES, {migration.AUTO_CONVERGE: may_throttle}
-        )
         # The cap on the link is the carrier's: QEMU's own (128 MiB/s by default) would only slow it down.
         parameters = {"max-bandwidth": 0} | migration.steering(downtime_limit_ms, 0)
-        await monitor.execute("migrate-set-parameters", parameters)
+        switches = {migration.AUTO_CONVERGE: may_throttle}
+        await migration.prepare(monitor, migration.SOURCE_CAPABILITIES, channels, parameters, switches)
         if not live and domain.guest is DomainState.RUNNING:
             await domain.stop()
-        stream = await migration.attach_stream(monitor, _STREAM)
+        if channels:
+            return await streams.send_over(monitor, self._plant.run_dir(domain.uuid), 1 + channels)
+        stream = await streams.attach(monitor, _STREAM)
         try:
             await monitor.execute("migrate", {"uri": f"fd:{_STREAM}"})
         except BaseException:
             stream.close()
             raise
-        return stream
+        return [stream]
 
     async def _reach(self, status: str) -> None:
         """Wait for a state of the migration; if it ends in another one, bring the guest back and say why.

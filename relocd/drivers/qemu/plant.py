@@ -16,7 +16,7 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from relocd.drivers.base import DriverPaths
-from relocd.drivers.qemu import logs
+from relocd.drivers.qemu import logs, streams
 from relocd.drivers.qemu.capabilities import Capabilities
 from relocd.drivers.qemu.cmdline import Launch, argv
 from relocd.drivers.qemu.disks import Claims, activate, examine, opened_elsewhere
@@ -108,6 +108,8 @@ class Plant:
         process = _watched(identity, record.uuid) if identity else None
         if process is None:
             return None
+        if record.role is Role.OUTGOING:  # a QEMU that waits for its channels does not answer
+            await self.worker.run(streams.drain, process.identity.pid, self.run_dir(record.uuid))
         try:
             monitor = await self._connect(record, _ADOPT_TIMEOUT_S)
         except MonitorLost:
@@ -117,9 +119,9 @@ class Plant:
             await domain.refresh()
         except DriverError as error:
             self.log.error("{name}: {error}", name=record.config.name, error=error)
-            # Nobody may take one that is on its way out for running here: that would bring it back.
-            leaving = record.role is Role.OUTGOING
-            domain.guest = DomainState.PAUSED if leaving else DomainState.RUNNING
+            # Nobody may take one that is on its way for running here: that would bring it back, or make it ours.
+            moving = record.role is not Role.OWN
+            domain.guest = DomainState.PAUSED if moving else DomainState.RUNNING
         return domain
 
     async def remove(self, record: Record, *, logs_too: bool) -> None:
@@ -130,6 +132,10 @@ class Plant:
         await self.network.remove(record.config)
         await self.worker.run(self._remove_files, record.uuid, logs_too)
         await self._records.run(self._store.remove, record.uuid)
+
+    async def drain(self, domain: Domain) -> None:
+        """Have nothing wait for what a domain's channels still carry: nobody wants it any more."""
+        await self.worker.run(streams.drain, domain.process.identity.pid, self.run_dir(domain.uuid))
 
     async def check_opened(self, domain: Domain, disk_roots: tuple[str, ...]) -> None:
         """Raise DriverError if a domain's QEMU has opened a file that is neither there nor ours."""
@@ -220,8 +226,10 @@ class Plant:
         unit = f"relocd-domain-{record.uuid}-{record.id}"
         command = in_scope(argv(record.config, launch), unit=unit, environment=os.environ)
         log = logs.error_log(self.paths.log, record.uuid)
-        with listening(self._monitor_path(record.uuid)) as listener:
-            identity = await self.worker.run(spawn, command, log=log, descriptors=[listener.fileno()])
+        monitor_path, run_dir = self._monitor_path(record.uuid), self.run_dir(record.uuid)
+        with listening(monitor_path) as listener, streams.opened(run_dir) as directory:
+            inherited = [listener.fileno(), directory]
+            identity = await self.worker.run(spawn, command, log=log, descriptors=inherited)
         record = evolve(record, process=identity)
         await self.save(record)
         try:

@@ -17,7 +17,7 @@ from relocd.drivers.base import DriverPaths
 from relocd.drivers.qemu.capabilities import Capabilities, accelerators, cpu_names, machine_names
 from relocd.drivers.qemu.options import option
 from relocd.drivers.qemu.process import INHERITED_FD, Process, spawn
-from relocd.drivers.qemu.qmp import Monitor, MonitorLost
+from relocd.drivers.qemu.qmp import CommandRefused, Monitor, MonitorLost
 from relocd.drivers.qemu.sockets import listening
 from relocd.drivers.worker import Worker
 from relocd.errors import DriverError
@@ -27,6 +27,7 @@ from relocd.model import Accelerator
 Answer = TypeVar("Answer")
 
 _NOBODY = UUID(int=0)
+_MULTIFD_ZSTD = "multifd-zstd"
 _numbers = itertools.count()
 _START_TIMEOUT_S = 20.0
 
@@ -100,6 +101,7 @@ async def _ask(
         cpus=cpus,
         accelerators=working,
         sandbox=any(entry["option"] == "sandbox" for entry in answers["query-command-line-options"]),
+        multifd_zstd=answers[_MULTIFD_ZSTD],
     )
 
 
@@ -109,10 +111,20 @@ async def _interview(
     asked = ("query-version", "query-machines", "query-cpu-definitions", "query-command-line-options")
 
     async def ask(monitor: Monitor) -> dict[str, Any]:
-        return {command: await monitor.execute(command) for command in asked}
+        answers = {command: await monitor.execute(command) for command in asked}
+        return {**answers, _MULTIFD_ZSTD: await _takes_zstd(monitor)}
 
     options = ["-machine", "none", "-accel", accelerator_name(accelerator)]
     return await interview(binary, options, paths, worker, ask)
+
+
+async def _takes_zstd(monitor: Monitor) -> bool:
+    """Whether it can compress its channels: since 5.0, where it is built with zstd."""
+    try:
+        await monitor.execute("migrate-set-parameters", {"multifd-compression": "zstd"})
+    except CommandRefused:
+        return False
+    return True
 
 
 def accelerator_name(accelerator: Accelerator) -> str:

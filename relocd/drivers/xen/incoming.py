@@ -7,7 +7,7 @@ instruction by then. The stream's own configuration, which a peer wrote, is not 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.logger import Logger
 
@@ -42,7 +42,7 @@ class XenIncoming:
         self._enter = enter
         self._adopt = adopt
 
-    async def prepare(self, disk_roots: tuple[str, ...] = ("/",)) -> socket.socket:
+    async def prepare(self, disk_roots: tuple[str, ...] = ("/",), channels: int = 0) -> socket.socket:
         await self._plant.worker.run(check_disks, self._config.disks, disk_roots)
         domain = await self._enter(self._config, Role.INCOMING)
         try:
@@ -63,6 +63,9 @@ class XenIncoming:
     def memory(self) -> GuestMemory | None:
         """None: a domain's memory is Xen's to fill."""
         return None
+
+    def channels(self) -> Sequence[socket.socket]:
+        return ()
 
     async def loaded(self) -> None:
         domain = self._domain()

@@ -9,7 +9,7 @@ that it resumes it. See docs/xen.md for both beside relocd's own states.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -55,7 +55,16 @@ class XenOutgoing:
             return domain.record.was_paused
         return domain.state is DomainState.PAUSED
 
-    async def start(self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False) -> socket.socket:
+    @property
+    def channels_max(self) -> int:
+        return 0
+
+    def channels(self) -> Sequence[socket.socket]:
+        return ()
+
+    async def start(
+        self, *, live: bool, downtime_limit_ms: int, may_throttle: bool = False, channels: int = 0
+    ) -> socket.socket:
         domain = self._domain()
         if domain.role is not Role.OWN or domain.state not in (DomainState.RUNNING, DomainState.PAUSED):
             raise BadState(f"Domain '{domain.config.name}' is {domain.state} and cannot be relocated.")
