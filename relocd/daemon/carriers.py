@@ -75,24 +75,29 @@ def closing_all(ends: Sequence[socket.socket]) -> Iterator[Sequence[socket.socke
 
 @implementer(IReadDescriptor)
 class Carrier:
-    """One carrier process. ``on_event`` hears everything it says, and CarrierDied if it dies unasked."""
+    """One carrier process. Whoever uses it hears everything it says, and CarrierDied if it dies unasked."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, on_event: Callable[[Event | CarrierDied], None]) -> None:
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._on_event = on_event
+        self._on_event: Callable[[Event | CarrierDied], None] = lambda _: None
+        self._on_end: Callable[[], None] = lambda: None
         self._closed = False
         self._pid = self._by_signal = 0
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
 
     @classmethod
-    def start(cls, reactor: Any, on_event: Callable[[Event | CarrierDied], None]) -> Carrier:
-        """Start the process. It needs some tenths of a second, so start it before it is needed."""
-        carrier = cls(reactor, on_event)
+    def start(cls, reactor: Any) -> Carrier:
+        """Start the process. It needs some tenths of a second; what it is told meanwhile it does after that."""
+        carrier = cls(reactor)
         carrier._spawn()
         return carrier
+
+    def use(self, on_event: Callable[[Event | CarrierDied], None], on_end: Callable[[], None]) -> None:
+        """From now on ``on_event`` hears it; ``on_end`` is called once, when nothing more will be heard."""
+        self._on_event, self._on_end = on_event, on_end
 
     def _spawn(self) -> None:
         arguments = [sys.executable, "-P", "-m", "relocd.carrier", "--control", str(CONTROL_FD)]
@@ -248,6 +253,7 @@ class Carrier:
         self._closed = True
         self._reactor.removeReader(self)
         self._socket.close()
+        self._on_end()
 
 
 class _Watcher(ProcessProtocol):

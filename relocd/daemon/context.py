@@ -9,6 +9,7 @@ from attrs import define, field
 
 from relocd import __version__
 from relocd.config import Config
+from relocd.daemon.spares import Spares
 from relocd.daemon.trust import Trust
 from relocd.drivers.base import Driver
 from relocd.host.facts import host_name
@@ -30,6 +31,7 @@ class Context:
     reactor: Any
     config: Config
     driver: Driver
+    carriers: Spares
     journal: Journal
     trust: Trust
     boot_dir: Path

@@ -28,6 +28,7 @@ from relocd.daemon.lookup import Resolver
 from relocd.daemon.notify import notify
 from relocd.daemon.relocations import Relocations
 from relocd.daemon.session import Session
+from relocd.daemon.spares import Spares
 from relocd.daemon.trust import Trust, load_credentials
 from relocd.daemon.verbs import Desk
 from relocd.drivers.base import DriverPaths
@@ -82,6 +83,7 @@ class Service:
             reactor=reactor,
             config=config,
             driver=load_driver(config.driver)(config, driver_paths),
+            carriers=Spares(reactor),
             journal=Journal(places.state_dir / "journal.sqlite", reactor),
             trust=Trust(config, self._resolver),
             boot_dir=places.boot_dir,
@@ -112,6 +114,7 @@ class Service:
         self._ports.append(
             listen_control(self._reactor, self._places.run_dir / "control.sock", self._control)
         )
+        self._context.carriers.start()
         self._start_watchdog()
         self._expiry.start(EXPIRY_INTERVAL_S)
         domains = len(self._context.driver.list())
@@ -178,6 +181,7 @@ class Service:
         for port in self._ports:
             await port.stopListening()
         await self._relocations.stop()
+        self._context.carriers.stop()
         await self._context.tunnels.stop()
         await self._firewall.stop()
         await self._control.flush(self._reactor)

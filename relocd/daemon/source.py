@@ -138,7 +138,7 @@ class SourceRelocation(Runner[SourceEffect]):
         await self._steering.turn(self._phase)
         if not self._opening:
             return  # ended meanwhile, as further below; what is on disk by then must stay
-        self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
+        self._carrier = self._context.carriers.take(self._carrier_event)
         promise = await self._ask_for_place()
         if not self._opening:
             promise.dialogue.close()

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from relocd.carrier import control
 from relocd.daemon.announcing import Welcome
 from relocd.daemon.background import RETRY_FIRST_S, background, insist
-from relocd.daemon.carriers import Carrier, CarrierDied, closing_all
+from relocd.daemon.carriers import CarrierDied, closing_all
 from relocd.daemon.context import Context
 from relocd.daemon.dialogue import Dialogue
 from relocd.daemon.lanes import ExpectedLanes
@@ -111,7 +111,7 @@ class TargetRelocation(Runner[TargetEffect]):
         self._channels = channels
         lanes = 1 + channels if channels else lanes
         self._lanes = ExpectedLanes(self._record.token, lanes, their_lanes)
-        self._carrier = Carrier.start(self._context.reactor, self._carrier_event)
+        self._carrier = self._context.carriers.take(self._carrier_event)
         self._arrivals = [Arrival.create(self._context.boot_dir, file) for file in needed]
         self._lane_timer = self._context.reactor.callLater(
             self._context.config.connect_timeout_s,

@@ -19,7 +19,7 @@ class Usage:
 
     ``cpu_s`` is what all of them used; ``private_mib`` the most memory that those of one side which are no
     hypervisor held at the same time, without what they share with others. Looked at some 40 times a second, so the
-    last moments of a process that ends are missed.
+    last moments of a process that ends are missed. Carriers count as a whole, since one may wait for its relocation.
     """
 
     def __init__(self, sides: Iterable[Iterable[int]]) -> None:
@@ -61,7 +61,7 @@ class Usage:
     def __enter__(self) -> Usage:
         self._search(_processes())
         self._look()
-        self._before = dict(self._last)
+        self._before = {pid: used for pid, used in self._last.items() if self._lasts(pid)}
         self._thread.start()
         return self
 
@@ -97,8 +97,15 @@ class Usage:
                 self._names.setdefault(pid, fields[0])
                 self._last[pid] = (int(fields[12]) + int(fields[13])) / _TICKS_PER_S
 
+    def _lasts(self, pid: int) -> bool:
+        """Whether it would be there without what is measured. A carrier that was started beforehand would not."""
+        return any(pid in root for root in self._roots) or self._is_hypervisor(pid)
+
+    def _is_hypervisor(self, pid: int) -> bool:
+        return self._names.get(pid, "").startswith("qemu")
+
     def _weigh(self, pids: set[int]) -> int:
-        return sum(_private_kib(pid) for pid in pids if not self._names.get(pid, "").startswith("qemu"))
+        return sum(_private_kib(pid) for pid in pids if not self._is_hypervisor(pid))
 
 
 def _processes() -> dict[int, int]:

@@ -240,7 +240,7 @@ def test_every_minute_it_is_looked_after(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(netfilter, "remove", lambda name: True)
     clock = Clock()
     config = Config(firewall=FirewallMode.MANAGE, hosts_allow=("hosta", r"10\.0\.0\.1"))
-    context = Context(clock, config, *[None] * 3, *[tmp_path] * 5)  # type: ignore[arg-type]  # no driver is needed
+    context = Context(clock, config, *[None] * 4, *[tmp_path] * 5)  # type: ignore[arg-type]  # no driver is needed
     known: list[tuple[str, ...] | None] = [("10.0.0.2",), None, ("10.0.0.9",)]
 
     class Names:
