@@ -206,10 +206,13 @@ class RelocdHost:
         """What is still here and should not be, one text each: processes, taps and bridge ports, files in the
         run directory (sockets), unfinished boot files, connections between relocation ports.
 
-        ``keep`` names the domains (UUIDs) that should be here; what mentions one of them, or is used by it, stays.
+        ``keep`` names the domains (UUIDs) that should be here; what mentions one of them, or is used by it, stays. So
+        does the carrier that waits for the next relocation.
         """
         kept = list(keep)
         lines = self.processes()
+        for pid in self.waiting_carriers(lines)[:1]:
+            del lines[pid]
         domains = " ".join(line for line in lines.values() if any(uuid in line for uuid in kept))
         found = [f"process {pid}: {line}" for pid, line in lines.items() if line not in domains]
         devices = {*self.host.links("tun"), *self.host.ports()} - {UPLINK}
@@ -218,6 +221,13 @@ class RelocdHost:
         found += [f"boot file {path.name}" for path in self.boot_files() if path.name.startswith(UNFINISHED)]
         found += [f"connection {line}" for line in self.connections()]
         return found
+
+    def waiting_carriers(self, lines: Mapping[int, str]) -> list[int]:
+        """Of these processes the carriers that have nothing to do yet, of a daemon that runs: one thread each."""
+        if self.process is None:
+            return []
+        carriers = [pid for pid, line in lines.items() if "relocd.carrier" in line]
+        return [pid for pid in carriers if _threads(pid) == 1]
 
     def boot_files(self) -> list[Path]:
         """What is in the boot store."""
@@ -282,6 +292,14 @@ def _command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
+
+
+def _threads(pid: int) -> int:
+    """How many threads a process has, 0 if it is gone."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return 0
 
 
 def _quoted(value: str | int) -> str:
