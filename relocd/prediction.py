@@ -39,15 +39,22 @@ class Assumptions:
     """What is not measured. Rates in bytes per second.
 
     ``wire_share``: what compression leaves of memory, where the link is slow enough to be worth it.
-    ``memory_rate_bytes_s``: as fast as hypervisors and carriers go, whatever the link. ``begin_s``: connections,
-    checks, building the domain at the target. ``hand_over_s``: what the switchover takes beside the last round:
-    device state, journals, the resume.
+    ``memory_rate_bytes_s``: as fast as hypervisors and carriers go on two processors, whatever the link. ``begin_s``:
+    connections, checks, building the domain at the target. ``hand_over_s``: what the switchover takes beside the
+    last round: device state, journals, the resume.
     """
 
     wire_share: float = 0.5
     memory_rate_bytes_s: int = 200 * _MIB
     begin_s: float = 0.6
     hand_over_s: float = 0.05
+
+    @classmethod
+    def of(cls, *, compressed: bool, by_hypervisor: bool) -> Assumptions:
+        """Where pages are compressed, or not, and where the hypervisor does that in threads of its own."""
+        if not compressed:
+            return cls(wire_share=1.0)
+        return cls(memory_rate_bytes_s=300 * _MIB) if by_hypervisor else cls()
 
 
 @frozen

@@ -68,6 +68,17 @@ def test_without_compression_all_memory_goes_over_the_link() -> None:
     assert raw.duration_s > 10
 
 
+def test_a_hypervisor_that_compresses_by_itself_is_faster_unless_nothing_is_compressed() -> None:
+    def rate(*, compressed: bool, by_hypervisor: bool) -> int:
+        return Assumptions.of(compressed=compressed, by_hypervisor=by_hypervisor).memory_rate_bytes_s
+
+    by_carriers = rate(compressed=True, by_hypervisor=False)
+    assert by_carriers == Assumptions().memory_rate_bytes_s
+    assert rate(compressed=True, by_hypervisor=True) > by_carriers
+    assert rate(compressed=False, by_hypervisor=True) == by_carriers
+    assert Assumptions.of(compressed=False, by_hypervisor=True).wire_share == 1.0
+
+
 def test_offline_the_domain_stands_still_for_all_of_it() -> None:
     prediction = predict(measured(1000, 500, 100), LIMIT_MS)
     assert prediction.offline.downtime_ms >= 1000 * 1000 / 200

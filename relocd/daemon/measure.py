@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -105,8 +105,12 @@ class Measurements:
         )
 
     def _assumptions(self) -> Assumptions:
-        raw = self._context.config.compression is Compression.NONE
-        return evolve(Assumptions(), wire_share=1.0) if raw else Assumptions()
+        """The peer's hypervisor is taken for the same as ours; which one it is, is not known yet."""
+        config, facts = self._context.config, self._context.driver.facts()
+        return Assumptions.of(
+            compressed=config.compression is not Compression.NONE,
+            by_hypervisor=facts.channels_max > 0 and config.channels != 0,
+        )
 
     def _remember(self, uuid: UUID, peer: Peer, fields: Fields) -> None:
         now = time.monotonic()

@@ -160,10 +160,14 @@ class RelocdHost:
         return self._client("xm", [*words], check, timeout_s)
 
     def processes(self) -> dict[int, str]:
-        """Everything that lives on this host but the daemon and what a test started there: pid to command line."""
+        """Everything that lives on this host but the daemon and what a test started there: pid to command line.
+
+        A process that the daemon is about to start is the daemon still.
+        """
         known = {child.pid for child in self.host.children}
         found = {pid: _command_line(pid) for pid in self.host.pids() if pid not in known}
-        return {pid: line for pid, line in found.items() if line}
+        daemon = _command_line(self.process.pid) if self.process else ""
+        return {pid: line for pid, line in found.items() if line not in ("", daemon)}
 
     def ask(self, verb: str, **fields: object) -> dict[str, Any]:
         """The daemon's own answer to a request (docs/control.md); much cheaper than a run of relocctl."""
