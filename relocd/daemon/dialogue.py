@@ -70,7 +70,7 @@ class Dialogue(Protocol):
         self.channel: Channel | None = None
         self.distrust: Untrusted | None = None
         self.lost: str | None = None
-        self.peer = "?"
+        self.peer = self.address = "?"
 
     # -- what the owner calls --------------------------------------------------------------------------------------
 
@@ -159,11 +159,6 @@ class Dialogue(Protocol):
         return cast(Connection, self.transport)
 
     @property
-    def address(self) -> str:
-        """This side's address of the connection."""
-        return plain_address(self.tcp.getHost().host)
-
-    @property
     def pending_bytes(self) -> int:
         """Bytes received that are not a whole line yet."""
         return self._cutter.pending
@@ -173,6 +168,9 @@ class Dialogue(Protocol):
     def connectionMade(self) -> None:
         """Name the peer, make a dead link noticeable."""
         self.peer = plain_address(self.tcp.getPeer().host)
+        self.address = plain_address(
+            self.tcp.getHost().host
+        )  # which nobody can tell once the connection is lost
         self.tcp.setTcpNoDelay(True)
         self.tcp.setTcpKeepAlive(True)
         handle = self.tcp.getHandle()
