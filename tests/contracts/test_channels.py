@@ -13,6 +13,7 @@ from relocd.model import DomainConfig, DomainState
 from tests.contracts.move import STAGES, Move
 from tests.contracts.rigs import QemuRig
 from tests.contracts.test_relocation import to_the_end
+from tests.descriptors import closed_again, open_descriptors
 from tests.reactor import call, run
 
 pytestmark = [pytest.mark.qemu, pytest.mark.netns]
@@ -98,11 +99,11 @@ def test_discarded_before_anything_came_nothing_is_left(rig: QemuRig) -> None:
 def test_what_nobody_asked_for_is_closed_with_the_rest(rig: QemuRig) -> None:
     config = create(rig)
     incoming = call(rig.b.driver.incoming, config)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     run(incoming.prepare(channels=CHANNELS)).close()
     run(incoming.discard())
     assert call(incoming.channels) == []
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert closed_again(before)
 
 
 def test_the_source_s_daemon_is_restarted_in_the_middle(rig: QemuRig) -> None:

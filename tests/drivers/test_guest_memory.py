@@ -13,6 +13,7 @@ from relocd.drivers.qemu.driver import QemuDriver
 from relocd.drivers.qemu.memory import address_in, private
 from relocd.errors import DriverError
 from tests.contracts.rigs import QemuRig
+from tests.descriptors import closed_again, open_descriptors
 from tests.reactor import call, run
 
 ANSWER = "Host virtual address for 0x0 (pc.ram) is 0x7f2bffe00000\r\n"
@@ -113,8 +114,8 @@ def test_what_is_written_is_what_the_guest_has(rig: QemuRig) -> None:
 def test_who_does_not_ask_leaves_nothing_open(rig: QemuRig) -> None:
     config = run(rig.a.driver.create(rig.config(), paused=True)).config
     rig.b.copy_boot_files(rig.a)
-    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers
+    before = open_descriptors()
     incoming = call(rig.b.driver.incoming, config)
     run(incoming.prepare()).close()
     run(incoming.discard())
-    assert set(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208 - numbers
+    assert closed_again(before)

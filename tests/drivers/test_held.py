@@ -13,6 +13,7 @@ import pytest
 from attrs import frozen
 
 from relocd.drivers.qemu.held import drain, taken
+from tests.descriptors import closed_again, open_descriptors
 
 #: More than the buffers of a socket take, so that who writes it waits for a reader.
 MUCH = 4 << 20
@@ -81,7 +82,7 @@ def test_who_writes_to_other_sockets_waits_on(writer: Writer) -> None:
 
 
 def test_nothing_is_left_of_it(writer: Writer) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     threads = len(list(Path("/proc/self/task").iterdir()))
     drain(writer.process.pid, writer.path)
     assert writer.word.recv(16) == b"written"
@@ -89,7 +90,7 @@ def test_nothing_is_left_of_it(writer: Writer) -> None:
     writer.process.wait(PATIENCE_S)
     while len(list(Path("/proc/self/task").iterdir())) > threads:
         os.sched_yield()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert closed_again(before)
 
 
 def test_a_process_that_is_gone_has_nothing_to_take() -> None:
